@@ -1,0 +1,306 @@
+//! Judging a document that has the right shape: what it says must make sense.
+
+mod hazards;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::de::Spanned;
+use super::document::{API_VERSION, Document, KIND, PolicyFields, PolicySpec, WatchSpec};
+use super::problem::{Position, Problem, Problems, did_you_mean, push_key};
+use super::{Config, Watch, profiles};
+use crate::kernel::system;
+use crate::sysctl::catalogue::{self, Entry, Refusal};
+use crate::sysctl::key::Key;
+use crate::sysctl::policy::{Policy, Source, Want};
+use crate::sysctl::value::Shape;
+
+/// The longest path of a unix socket: `sun_path` less its final NUL (`unix(7)`).
+const LONGEST_SOCKET: usize = 107;
+
+/// Judges a document and makes the configuration of it. Problems are added; the configuration is
+/// only to be used where none is an error.
+pub fn check(document: Document, problems: &mut Problems) -> Config {
+    version(&document, problems);
+    let (profiles, mut policies) = profiles(&document.profiles, problems);
+    let allowed = allowed(&document.allow_dangerous, problems);
+    let mut places = BTreeMap::new();
+    for (name, spec) in &document.sysctls {
+        if let Some((key, policy)) = sysctl(name, spec, &allowed, &mut places, problems) {
+            // A later source replaces the whole policy.
+            policies.insert(key, policy);
+        }
+    }
+    hazards::look(&policies, &places, problems);
+    let state = state(document.state.as_ref(), problems);
+    let socket = socket(document.server.socket.as_ref(), &state, problems);
+    Config {
+        mode: document.mode,
+        host_netns: document.host_netns,
+        log_level: document.log.level,
+        log_format: document.log.format,
+        profiles,
+        policies,
+        watch: watch(document.watch, problems),
+        listen: document.server.listen.iter().map(|address| address.0).collect(),
+        socket,
+        state,
+    }
+}
+
+fn version(document: &Document, problems: &mut Problems) {
+    for (field, found, expected) in
+        [("apiVersion", &document.api_version, API_VERSION), ("kind", &document.kind, KIND)]
+    {
+        match found {
+            None if problems.iter().any(|problem| problem.path == field) => {}
+            None => problems.push(
+                Problem::error(
+                    "missing-field",
+                    format!("`{field}` is missing: write `{field}: {expected}`"),
+                )
+                .at(Position::new(1, 1)),
+            ),
+            Some(found) if found.value == expected => {}
+            Some(found) => problems.push(
+                Problem::error(
+                    "unsupported-version",
+                    format!(
+                        "`{field}` is not one this version understands: write `{field}: {expected}`"
+                    ),
+                )
+                .at(found.at)
+                .path(field),
+            ),
+        }
+    }
+}
+
+fn profiles(
+    named: &[Spanned<String>],
+    problems: &mut Problems,
+) -> (Vec<String>, BTreeMap<Key, Policy>) {
+    let mut chosen = Vec::new();
+    let mut policies = BTreeMap::new();
+    for name in named {
+        let problem = match profiles::get(name) {
+            Some(Ok(profile)) => {
+                policies.extend(profile.policies());
+                if !chosen.contains(&profile.name) {
+                    chosen.push(profile.name);
+                }
+                continue;
+            }
+            Some(Err(inner)) => inner.into_iter().next(),
+            None => {
+                let known = profiles::names();
+                let hint =
+                    did_you_mean(name, &known).map(|name| format!(" (did you mean {name}?)"));
+                Some(Problem::error(
+                    "unknown-profile",
+                    format!(
+                        "there is no such profile{}; there are: {}",
+                        hint.unwrap_or_default(),
+                        known.join(", ")
+                    ),
+                ))
+            }
+        };
+        problems.extend(problem.map(|problem| problem.at(name.at).path("profiles")));
+    }
+    (chosen, policies)
+}
+
+fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> Vec<Key> {
+    let mut allowed = Vec::new();
+    for name in named {
+        let problem = match Key::parse(name) {
+            Err(error) => Problem::error(error.code(), error.to_string()),
+            Ok(key) => match catalogue::refusal(&key) {
+                Some(Refusal::Dangerous) => {
+                    allowed.push(key);
+                    continue;
+                }
+                Some(_) => Problem::error(
+                    "key-refused",
+                    "this key cannot be allowed: it stores no value to keep",
+                ),
+                None => {
+                    Problem::warning("needless-allowance", "this key is not on the refused list")
+                }
+            },
+        };
+        problems.push(problem.at(name.at).path("allowDangerous"));
+    }
+    allowed
+}
+
+/// One entry of `sysctls`: the policy, or its problems.
+fn sysctl(
+    name: &Spanned<String>,
+    PolicySpec(fields): &PolicySpec,
+    allowed: &[Key],
+    places: &mut BTreeMap<Key, Position>,
+    problems: &mut Problems,
+) -> Option<(Key, Policy)> {
+    let mut path = "sysctls".to_owned();
+    push_key(&mut path, name);
+    let mut report = |problem: Problem| problems.push(problem.at(name.at).path(&path));
+    let key = match Key::parse(name) {
+        Ok(key) => key,
+        Err(error) => {
+            report(Problem::error(error.code(), error.to_string()));
+            return None;
+        }
+    };
+    if let Some(first) = places.insert(key.clone(), name.at) {
+        let message = format!("the same key stands on line {}: keep one of them", first.line);
+        report(Problem::error("duplicate-key", message));
+        return None;
+    }
+    if let Some(problem) = refusal(&key, allowed) {
+        report(problem);
+        return None;
+    }
+    let want = match want(fields) {
+        Ok(want) => want,
+        Err(message) => {
+            report(Problem::error("policy", message));
+            return None;
+        }
+    };
+    let entry = catalogue::lookup(&key);
+    for problem in hazards::of_key(&key, entry.as_ref()) {
+        report(problem);
+    }
+    if let Some(shape) = entry.and_then(|entry| entry.shape()) {
+        match want.compile(shape) {
+            Err(error) => report(Problem::error("value", error.to_string())),
+            Ok(_) => out_of_range(&want, shape, &entry).into_iter().for_each(report),
+        }
+    }
+    let policy = Policy {
+        want,
+        on_conflict: fields.on_conflict,
+        required: fields.required.unwrap_or(true),
+        source: Source::Config { line: name.at.line },
+        reason: None,
+    };
+    Some((key, policy))
+}
+
+fn refusal(key: &Key, allowed: &[Key]) -> Option<Problem> {
+    let message = match catalogue::refusal(key)? {
+        Refusal::Dangerous if allowed.contains(key) => return None,
+        Refusal::Dangerous => {
+            "this key can run code, open the host or stop it: if it is wanted all the same, name it \
+             under allowDangerous"
+        }
+        Refusal::SideEffect => {
+            "this key acts when it is written or read, and stores nothing to keep"
+        }
+        Refusal::ReadOnly => "the kernel does not let this key be written",
+    };
+    Some(Problem::error("key-refused", message))
+}
+
+/// Exactly one of `value`, `oneOf`, or `min` and/or `max`.
+fn want(fields: &PolicyFields) -> Result<Want, &'static str> {
+    let text = |scalar: &super::de::RawScalar| scalar.text.clone();
+    match (&fields.value, &fields.one_of, &fields.min, &fields.max) {
+        (Some(value), None, None, None) => Ok(Want::Value(text(value))),
+        (None, Some(values), None, None) => Ok(Want::OneOf(values.iter().map(text).collect())),
+        (None, None, None, None) => Err("nothing is wanted: give value, oneOf, or min and/or max"),
+        (None, None, min, max) => {
+            Ok(Want::Bounds { min: min.as_ref().map(text), max: max.as_ref().map(text) })
+        }
+        _ => Err("give exactly one of value, oneOf, or min and/or max"),
+    }
+}
+
+/// The catalogue's range was measured on one kernel, so a value outside of it is only doubtful.
+fn out_of_range(want: &Want, shape: Shape, entry: &Option<Entry>) -> Option<Problem> {
+    let (low, high) = entry.as_ref()?.range();
+    let texts: Vec<&String> = match want {
+        Want::Value(value) => vec![value],
+        Want::OneOf(values) => values.iter().collect(),
+        Want::Bounds { min, max } => min.iter().chain(max).collect(),
+    };
+    let bounds = texts.iter().filter_map(|text| shape.parse_bounds(text).ok());
+    let outside = |value: &i128| {
+        low.is_some_and(|low| *value < low) || high.is_some_and(|high| *value > high)
+    };
+    let found = bounds.flatten().flatten().find(outside)?;
+    let range = match (low, high) {
+        (Some(low), Some(high)) => format!("{low} to {high}"),
+        (Some(low), None) => format!("{low} or more"),
+        (None, high) => format!("at most {}", high.unwrap_or_default()),
+    };
+    Some(Problem::warning(
+        "value-range",
+        format!(
+            "{found} is out of what the kernel takes ({range} where it was measured): it will be refused or changed"
+        ),
+    ))
+}
+
+fn watch(spec: WatchSpec, problems: &mut Problems) -> Watch {
+    let limit = u64::from(spec.bridge_port_limit.value);
+    if !(1..=65535).contains(&limit) {
+        let problem = Problem::error(
+            "value",
+            "a bridge has 1 to 65535 ports; 1023 unless the kernel was changed",
+        );
+        problems.push(problem.at(spec.bridge_port_limit.at).path("watch.bridgePortLimit"));
+    }
+    Watch {
+        bridges: spec.bridges,
+        bridge_port_limit: limit,
+        sysctl_sweep: spec.sysctl_sweep.0,
+        neighbor_scan: spec.neighbor_scan.0,
+    }
+}
+
+fn state(given: Option<&Spanned<String>>, problems: &mut Problems) -> PathBuf {
+    match given {
+        Some(path) => absolute(path, "state", problems),
+        None => default_state(),
+    }
+}
+
+/// `/run/headroom`, or without root a directory of the user's own.
+#[must_use]
+pub fn default_state() -> PathBuf {
+    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !system::is_root());
+    match user {
+        Some(directory) => Path::new(&directory).join("headroom"),
+        None if system::is_root() => PathBuf::from("/run/headroom"),
+        None => std::env::temp_dir().join(format!("headroom-{}", system::user_id())),
+    }
+}
+
+fn socket(given: Option<&Spanned<String>>, state: &Path, problems: &mut Problems) -> PathBuf {
+    let Some(path) = given else { return state.join("agent.sock") };
+    let socket = absolute(path, "server.socket", problems);
+    if path.len() > LONGEST_SOCKET {
+        let message = format!(
+            "the path of a unix socket has at most {LONGEST_SOCKET} bytes, this has {}",
+            path.len()
+        );
+        problems.push(Problem::error("path", message).at(path.at).path("server.socket"));
+    }
+    socket
+}
+
+fn absolute(path: &Spanned<String>, field: &str, problems: &mut Problems) -> PathBuf {
+    let absolute = path.starts_with('/') && !path.contains('\0');
+    if !absolute {
+        let problem = Problem::error("path", "this must be an absolute path");
+        problems.push(problem.at(path.at).path(field));
+    }
+    PathBuf::from(&path.value)
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

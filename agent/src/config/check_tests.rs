@@ -1,0 +1,180 @@
+#![allow(clippy::unwrap_used)]
+
+use super::super::load::{EMBEDDED, Origin, judge};
+use super::*;
+
+const HEAD: &str = "apiVersion: headroom/v1\nkind: AgentConfig\n";
+
+/// `line:column code` of every problem, warnings marked.
+fn problems(body: &str) -> Vec<String> {
+    let problems = match judge(Origin::Embedded, format!("{HEAD}{body}").as_bytes()) {
+        Ok(loaded) => loaded.warnings,
+        Err(error) => error.problems.into_vec(),
+    };
+    problems
+        .iter()
+        .map(|problem| {
+            let at = problem.position.unwrap_or_default();
+            let mark =
+                if problem.severity == super::super::problem::Severity::Warning { "~" } else { "" };
+            format!("{}:{} {mark}{}", at.line, at.column, problem.code)
+        })
+        .collect()
+}
+
+fn config(body: &str) -> Config {
+    judge(Origin::Embedded, format!("{HEAD}{body}").as_bytes()).unwrap().config
+}
+
+#[test]
+fn the_embedded_document_is_good_and_warns_of_nothing() {
+    let loaded = judge(Origin::Embedded, EMBEDDED.as_bytes()).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.profiles, ["dense-node"]);
+    assert_eq!(loaded.config.mode, super::super::Mode::Enforce);
+    assert_eq!(loaded.config.listen, ["0.0.0.0:19879".parse().unwrap()]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let body = "\
+mode: enforced
+profile: [dense-node]
+profiles: [dense]
+allowDangerous: [vm.drop_caches, vm.swappiness]
+sysctls:
+  net/../kernel/core_pattern: x
+  kernel.core_pattern: core
+  kernel/core_pattern: core
+  vm.drop_caches: 3
+  fs.file-nr: 1
+  net.core.somaxconn: 0200
+  net/core/somaxconn: 128
+  net.ipv4.tcp_rmem: '4096 131072'
+  net.ipv4.conf.*.rp_filter: 2
+  vm.swappiness: { min: 1, value: 2 }
+  vm.max_map_count: {}
+  net.ipv4.tcp_congestion_control: { min: 4 }
+  vm.page-cluster: [1, 2]
+watch: { sysctlSweep: 90, bridgePortLimit: 0 }
+server: { listen: [localhost:80], socket: run/x }
+";
+    assert_eq!(
+        problems(body),
+        [
+            "3:7 unknown-variant",
+            "4:1 unknown-field",
+            "5:12 unknown-profile",
+            "6:18 key-refused",
+            "6:34 ~needless-allowance",
+            "8:3 key-syntax",
+            "9:3 key-refused",
+            "10:3 duplicate-key",
+            "11:3 key-refused",
+            "12:3 key-refused",
+            "13:3 value",
+            "14:3 duplicate-key",
+            "15:3 value",
+            "16:3 key-pattern",
+            "17:3 policy",
+            "18:3 policy",
+            "19:3 value",
+            "20:20 invalid-value",
+            "21:23 invalid-value",
+            "21:44 value",
+            "22:20 invalid-value",
+            "22:43 path",
+        ]
+    );
+}
+
+#[test]
+fn what_is_likely_to_hurt_is_warned_about() {
+    let body = "\
+sysctls:
+  vm.overcommit_memory: 1
+  net.core.somaxcon: 1000
+  net.ipv4.conf.eth0.100.rp_filter: 1
+  net.ipv4.neigh.default.gc_interval: 30
+  vm.swappiness: 300
+  net.ipv4.neigh.default.gc_thresh1: 2048
+  net.ipv4.neigh.default.gc_thresh2: 1024
+  net.ipv4.neigh.default.gc_thresh3: { min: 8192 }
+  net.ipv6.neigh.default.gc_thresh3: { min: 1024 }
+  net.ipv4.ip_local_port_range: 1024 65535
+";
+    assert_eq!(
+        problems(body),
+        [
+            "4:3 ~kubelet-key",
+            "5:3 ~unknown-key",
+            "6:3 ~dotted-interface",
+            "7:3 ~dead-key",
+            "8:3 ~value-range",
+            "9:3 ~threshold-order",
+            "9:3 ~stale-entries",
+            "10:3 ~threshold-order",
+            "12:3 ~threshold-families",
+            "13:3 ~port-collision",
+        ]
+    );
+}
+
+/// Fault 8: widening the host's port range collides with NodePorts, unless they are reserved.
+#[test]
+fn fault_08_port_collisions() {
+    let range = |range: &str, reserved: &str| {
+        problems(&format!(
+            "sysctls:\n  net.ipv4.ip_local_port_range: {range}\n  net.ipv4.ip_local_reserved_ports: '{reserved}'\n"
+        ))
+    };
+    assert_eq!(range("1024 65535", ""), ["4:3 ~port-collision"]);
+    assert_eq!(range("32768 60999", ""), [""; 0]);
+    assert_eq!(range("20000 60999", "30000-32767"), [""; 0]);
+    assert_eq!(range("20000 60999", "30000-32000"), ["4:3 ~port-collision"]);
+    assert_eq!(
+        range("1024 65535", "2379,2380,6443,9100,10248-10250,10255,10256,19879,30000-32767"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn later_sources_replace_the_whole_policy() {
+    let body = "profiles: [dense-node, density-article]\nsysctls:\n  net.core.somaxconn: { max: 100, onConflict: report, required: false }\n";
+    let policies = config(body).policies;
+    let policy = |key: &str| policies[&Key::parse(key).unwrap()].clone();
+    let somaxconn = policy("net.core.somaxconn");
+    assert_eq!(somaxconn.want, Want::Bounds { min: None, max: Some("100".into()) });
+    assert_eq!(somaxconn.reason, None, "nothing of the profile's is left");
+    assert!(!somaxconn.required);
+    let thresh3 = policy("net.ipv4.neigh.default.gc_thresh3");
+    assert_eq!(thresh3.source, Source::Profile("density-article".into()));
+    assert!(
+        config("sysctls: { vm.swappiness: 10 }\n").policies.values().all(|policy| policy.required)
+    );
+}
+
+#[test]
+fn dangerous_keys_need_to_be_allowed_by_name() {
+    assert_eq!(problems("sysctls: { kernel.core_pattern: core }\n"), ["3:12 key-refused"]);
+    assert_eq!(
+        problems("allowDangerous: [kernel/core_pattern]\nsysctls: { kernel.core_pattern: core }\n"),
+        [""; 0]
+    );
+    assert_eq!(problems("sysctls: { fs.binfmt_misc.anything: 1 }\n"), ["3:12 key-refused"]);
+}
+
+#[test]
+fn a_document_without_profiles_gets_none() {
+    assert!(config("sysctls:\n").policies.is_empty());
+}
+
+#[test]
+fn durations_and_addresses() {
+    let config = config(
+        "watch: { sysctlSweep: 1m 30s }\nserver: { listen: ['[::1]:1', 127.0.0.1:2] }\nstate: /s\n",
+    );
+    assert_eq!(config.watch.sysctl_sweep.as_secs(), 90);
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.socket, Path::new("/s/agent.sock"));
+}

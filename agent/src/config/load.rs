@@ -1,0 +1,116 @@
+//! Finding, reading and judging a configuration.
+
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::check::check;
+use super::de::from_node;
+use super::document::Document;
+use super::problem::{Problem, Problems, escape};
+use super::yaml;
+use crate::kernel::state_dir;
+
+/// Where a configuration is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/headroom/config.yaml";
+/// The document that is used when there is none.
+pub const EMBEDDED: &str = include_str!("default.yaml");
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// The agent itself.
+    Embedded,
+}
+
+impl Origin {
+    /// For people: the path, or `embedded default`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::File(path) => escape(path.to_string_lossy().as_bytes()),
+            Self::Embedded => "embedded default".to_owned(),
+        }
+    }
+}
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Where it was found.
+    pub origin: Origin,
+    /// A hash of its text, 16 hexadecimal digits.
+    pub hash: String,
+    /// What should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", shown(origin, problems))]
+pub struct LoadError {
+    /// Where it was found.
+    pub origin: Origin,
+    /// Everything that is wrong with it, and what should be looked at.
+    pub problems: Problems,
+}
+
+fn shown(origin: &Origin, problems: &Problems) -> String {
+    let lines: Vec<String> =
+        problems.iter().map(|problem| format!("{}:{problem}", origin.shown())).collect();
+    lines.join("\n")
+}
+
+/// Loads the named file, or the default one, or the embedded document. A file that is named must
+/// be there.
+pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+    match read(path) {
+        Ok(Some(bytes)) => judge(Origin::File(path.to_owned()), &bytes),
+        Ok(None) if named.is_none() => judge(Origin::Embedded, EMBEDDED.as_bytes()),
+        Ok(None) => Err(unreadable(path, "the file does not exist")),
+        Err(why) => Err(unreadable(path, &why)),
+    }
+}
+
+/// Reads one byte more than is allowed, so that too long a file is noticed without being read.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    state_dir::read(path, yaml::MAX_BYTES as u64).map_err(|error| error.to_string())
+}
+
+fn unreadable(path: &Path, why: &str) -> LoadError {
+    let problem = Problem::error("unreadable", why);
+    LoadError { origin: Origin::File(path.to_owned()), problems: Problems::from(vec![problem]) }
+}
+
+/// Judges a document: all that is wrong with it at once, or the configuration.
+pub fn judge(origin: Origin, bytes: &[u8]) -> Result<Loaded, LoadError> {
+    let (root, syntax) = yaml::parse_partial(bytes);
+    let mut problems = Problems::from(syntax);
+    let document = root.as_ref().map(from_node::<Document>);
+    let (document, shape) = match document {
+        Some((document, shape)) => (document, shape),
+        None => (Some(Document::default()), Vec::new()),
+    };
+    problems.extend(shape);
+    // What is left of a document with errors is checked too: its other errors are worth knowing.
+    let config = document.map(|document| check(document, &mut problems));
+    match config {
+        Some(config) if !problems.has_errors() => {
+            let warnings = problems.into_vec();
+            Ok(Loaded { config, origin, hash: hash(bytes), warnings })
+        }
+        _ => Err(LoadError { origin, problems }),
+    }
+}
+
+/// FNV-1a, 64 bits: tells contents apart, the same on every build. Nobody is kept out by it.
+fn hash(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}

@@ -1,0 +1,66 @@
+//! The configuration document: its types, loading, validation.
+
+pub mod check;
+pub mod de;
+pub mod document;
+pub mod load;
+pub mod problem;
+pub mod profiles;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use document::{HostNetns, LogFormat, LogLevel, Mode};
+
+use crate::sysctl::key::Key;
+use crate::sysctl::policy::Policy;
+
+/// A configuration that was found good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Whether the agent writes.
+    pub mode: Mode,
+    /// Which network namespace is the node's.
+    pub host_netns: HostNetns,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// In which form.
+    pub log_format: LogFormat,
+    /// The profiles that are in force.
+    pub profiles: Vec<String>,
+    /// What is wanted for each key.
+    pub policies: BTreeMap<Key, Policy>,
+    /// Which bridges are watched.
+    pub watch: Watch,
+    /// Where HTTP is answered.
+    pub listen: Vec<SocketAddr>,
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// The state directory.
+    pub state: PathBuf,
+}
+
+/// What is watched, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Name patterns of bridges: `*` any characters, `?` one.
+    pub bridges: Vec<String>,
+    /// Ports that a bridge can have.
+    pub bridge_port_limit: u64,
+    /// How often all keys are compared with their policies.
+    pub sysctl_sweep: Duration,
+    /// How often neighbor entries are scanned, at the most.
+    pub neighbor_scan: Duration,
+}
+
+impl Watch {
+    /// Whether a bridge is watched.
+    #[must_use]
+    pub fn covers(&self, bridge: &crate::kernel::name::Name) -> bool {
+        let name = String::from_utf8_lossy(bridge.as_bytes());
+        self.bridges.iter().any(|pattern| wildmatch::WildMatch::new(pattern).matches(&name))
+    }
+}

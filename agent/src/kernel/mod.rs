@@ -1,0 +1,15 @@
+//! The only room that touches the kernel: small adapters that return plain data.
+//!
+//! Nothing here knows a policy or a metric. Every adapter takes the root it reads, so that a
+//! parser can be shown a fixture tree. `unsafe` is allowed here and nowhere else.
+
+pub mod errno;
+pub mod links;
+pub mod listeners;
+pub mod name;
+pub mod neighbor;
+pub mod netlink;
+pub mod netns;
+pub mod state_dir;
+pub mod sysctl_file;
+pub mod system;

@@ -1,0 +1,115 @@
+//! Facts about the machine and this process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::time::TimeValLike as _;
+use nix::time::{ClockId, clock_gettime};
+use procfs::WithCurrentSystemInfo as _;
+
+use super::name::escape;
+
+/// This boot's id (`random(4)`): values set before a reboot are gone after it.
+pub fn boot_id(proc_root: &Path) -> std::io::Result<String> {
+    let text = std::fs::read(proc_root.join("sys/kernel/random/boot_id"))?;
+    Ok(escape(text.trim_ascii()))
+}
+
+/// Kernel release and node name (`uname(2)`), escaped.
+#[must_use]
+pub fn uname() -> (String, String) {
+    use std::os::unix::ffi::OsStrExt as _;
+    nix::sys::utsname::uname().map_or_else(
+        |_| ("unknown".to_owned(), "unknown".to_owned()),
+        |name| (escape(name.release().as_bytes()), escape(name.nodename().as_bytes())),
+    )
+}
+
+/// Major and minor of a kernel release, such as (6, 18); (0, 0) where it makes no sense.
+#[must_use]
+pub fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The effective user id.
+///
+/// The owner of `/proc/self`, not geteuid(2): nix has that behind a feature that links the name
+/// service into a static binary.
+#[must_use]
+pub fn user_id() -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").map_or(u32::MAX, |meta| meta.uid())
+}
+
+/// Whether this process is root in its user namespace.
+#[must_use]
+pub fn is_root() -> bool {
+    user_id() == 0
+}
+
+/// CPU time that the calling thread has used.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .ok()
+        .and_then(|time| u64::try_from(time.num_nanoseconds()).ok())
+        .map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+/// What the standard `process_*` metrics say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelfUsage {
+    /// User and system CPU seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: u64,
+    /// Open descriptors.
+    pub open_fds: Option<u64>,
+    /// The soft limit on open descriptors.
+    pub max_fds: Option<u64>,
+    /// Start time in seconds since the epoch.
+    pub start_time: Option<f64>,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// This process' own usage, from `/proc/self`.
+pub fn self_usage() -> Result<SelfUsage, String> {
+    let process = procfs::process::Process::myself().map_err(|error| error.to_string())?;
+    let stat = process.stat().map_err(|error| error.to_string())?;
+    let cpu =
+        clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(|errno| errno.to_string())?;
+    let max_fds = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
+        procfs::process::LimitValue::Value(value) => Some(value),
+        procfs::process::LimitValue::Unlimited => None,
+    });
+    let started = stat.starttime as f64 / procfs::ticks_per_second() as f64;
+    Ok(SelfUsage {
+        cpu_seconds: cpu.num_nanoseconds() as f64 / 1e9,
+        resident_bytes: stat.rss_bytes().get(),
+        virtual_bytes: stat.vsize,
+        open_fds: process.fd_count().ok().map(|count| count as u64),
+        max_fds,
+        start_time: procfs::boot_time_secs().ok().map(|boot| boot as f64 + started),
+        threads: u64::try_from(stat.num_threads).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn kernel_versions() {
+        for (release, version) in [
+            ("6.18.44-fc-v669", (6, 18)),
+            ("5.10.0-30-amd64", (5, 10)),
+            ("7.2", (7, 2)),
+            ("what", (0, 0)),
+        ] {
+            assert_eq!(super::kernel_version(release), version, "{release}");
+        }
+    }
+}

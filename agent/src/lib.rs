@@ -1,0 +1,7 @@
+//! Headroom: the library behind the `headroom` binary.
+pub mod config;
+pub mod kernel;
+pub mod limits;
+pub mod node;
+pub mod serve;
+pub mod sysctl;

@@ -1,0 +1,281 @@
+//! The neighbor tables' limit: `gc_thresh3`, shared by all pods of the node.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Exactness, Limit};
+use crate::kernel::neighbor::{EntryCounts, Family, StatError, StatFile, Table, TableStat};
+use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
+
+/// What is known of one table.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbor {
+    /// `/proc/net/stat`, read at the scrape.
+    pub stat: Option<TableStat>,
+    /// `gc_thresh1..3`, read at the scrape.
+    pub thresholds: Option<[u64; 3]>,
+    /// Netlink's word, every few seconds; the source where the files are not there.
+    pub table: Option<Table>,
+    /// Most entries seen, sampled every second.
+    pub peak: Option<u64>,
+    /// The last scan of entries.
+    pub scan: Option<Scan>,
+}
+
+/// What one round of scanning namespaces found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// Entries of the scanned namespaces.
+    pub counts: EntryCounts,
+    /// How many namespaces were scanned.
+    pub scanned: u64,
+    /// How many known ones were not.
+    pub skipped: u64,
+    /// Whether the scan saw every entry that the table held: then `pinned` is the whole truth.
+    pub complete: bool,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// What a fullness ratio is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// Pinned entries: what really fills the table.
+    Pinned,
+    /// All entries less the known exempt ones: an upper bound.
+    Entries,
+}
+
+impl Basis {
+    /// The label value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Entries => "entries",
+        }
+    }
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fullness {
+    /// Of `gc_thresh3`; an upper bound may pass 1.
+    pub ratio: f64,
+    /// The entries it was computed from.
+    pub used: u64,
+    /// What it is made of.
+    pub basis: Basis,
+}
+
+impl Neighbor {
+    /// Entries of all namespaces.
+    #[must_use]
+    pub fn entries(&self) -> Option<u64> {
+        self.stat.and_then(|stat| stat.entries).or(self.table.map(|table| table.entries.into()))
+    }
+
+    /// `gc_thresh1..3`.
+    #[must_use]
+    pub fn gc_thresholds(&self) -> Option<[u64; 3]> {
+        self.thresholds.or(self
+            .table
+            .map(|table| [table.gc_thresh1, table.gc_thresh2, table.gc_thresh3].map(u64::from)))
+    }
+
+    /// Allocations that failed because the table was full.
+    #[must_use]
+    pub fn table_fulls(&self) -> Option<u64> {
+        self.stat.and_then(|stat| stat.table_fulls).or(self.table.map(|table| table.table_fulls))
+    }
+
+    /// Forced garbage collections.
+    #[must_use]
+    pub fn forced_gc_runs(&self) -> Option<u64> {
+        let stat = self.stat.and_then(|stat| stat.forced_gc_runs);
+        stat.or(self.table.map(|table| table.forced_gc_runs))
+    }
+
+    /// Failed resolutions.
+    #[must_use]
+    pub fn resolution_failures(&self) -> Option<u64> {
+        self.stat.and_then(|stat| stat.res_failed).or(self.table.map(|table| table.res_failed))
+    }
+
+    /// How full the table is; `None` where that cannot be said, also where `gc_thresh3` is 0.
+    #[must_use]
+    pub fn fullness(&self) -> Option<Fullness> {
+        let [_, _, max] = self.gc_thresholds()?;
+        let (used, basis) = match self.scan {
+            Some(scan) if scan.complete => (scan.counts.pinned, Basis::Pinned),
+            scan => {
+                let exempt = scan.map_or(0, |scan| scan.counts.exempt);
+                (self.entries()?.saturating_sub(exempt), Basis::Entries)
+            }
+        };
+        (max > 0).then(|| Fullness { ratio: used as f64 / max as f64, used, basis })
+    }
+
+    /// Takes note of the entries that there are now.
+    pub fn sample_peak(&mut self) {
+        self.peak = self.peak.max(self.entries());
+    }
+}
+
+/// Both tables as limits.
+#[must_use]
+pub fn limits(tables: &[Neighbor; 2]) -> Vec<Limit> {
+    let known = Family::ALL.into_iter().zip(tables).filter(|(_, table)| table.entries().is_some());
+    known
+        .map(|(family, table)| {
+            let fullness = table.fullness();
+            let exact = fullness.is_some_and(|fullness| fullness.basis == Basis::Pinned);
+            Limit {
+                limit: "neighbor_table",
+                object: family.label().to_owned(),
+                used: fullness.map(|fullness| fullness.used).or(table.entries()),
+                max: table.gc_thresholds().map(|[_, _, max]| max),
+                hits: table.table_fulls(),
+                exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },
+                read_from: match (exact, table.stat.is_some()) {
+                    (true, _) => "RTM_GETNEIGH",
+                    (false, true) => "/proc/net/stat",
+                    (false, false) => "RTM_GETNEIGHTBL",
+                },
+                raised_by: Some(match family {
+                    Family::Ipv4 => "net.ipv4.neigh.default.gc_thresh3",
+                    Family::Ipv6 => "net.ipv6.neigh.default.gc_thresh3",
+                }),
+            }
+        })
+        .collect()
+}
+
+/// Reads what a scrape needs, without a lock that pod creation holds: kept descriptors on the
+/// statistics and the thresholds, nothing else.
+#[derive(Debug)]
+pub struct Sampler {
+    proc_root: PathBuf,
+    families: [FamilySampler; 2],
+}
+
+#[derive(Debug)]
+struct FamilySampler {
+    family: Family,
+    stat: Option<StatFile>,
+    thresholds: Vec<SysctlFile>,
+    buffer: Vec<u8>,
+}
+
+impl Sampler {
+    /// A sampler that opens its files when it first reads.
+    #[must_use]
+    pub fn new(proc_root: &Path) -> Self {
+        let families = Family::ALL.map(|family| FamilySampler {
+            family,
+            stat: None,
+            thresholds: Vec::new(),
+            buffer: Vec::new(),
+        });
+        Self { proc_root: proc_root.to_owned(), families }
+    }
+
+    /// Reads the tables' statistics, and with `thresholds` their thresholds too. A family that
+    /// cannot be read loses its numbers; the first error is returned.
+    pub fn sample(
+        &mut self,
+        tables: &mut [Neighbor; 2],
+        thresholds: bool,
+    ) -> Result<(), StatError> {
+        let mut result = Ok(());
+        for (sampler, table) in self.families.iter_mut().zip(tables) {
+            let stat = sampler.stat(&self.proc_root);
+            let limits =
+                if thresholds { sampler.thresholds(&self.proc_root).map(Some) } else { Ok(None) };
+            table.stat = stat.as_ref().ok().copied();
+            if let Ok(Some(limits)) = &limits {
+                table.thresholds = Some(*limits);
+            } else if limits.is_err() {
+                table.thresholds = None;
+            }
+            result = result.and(stat.map(drop)).and(limits.map(drop));
+        }
+        result
+    }
+}
+
+impl FamilySampler {
+    fn stat(&mut self, proc_root: &Path) -> Result<TableStat, StatError> {
+        let mut file = match self.stat.take() {
+            Some(file) => file,
+            None => StatFile::open(proc_root, self.family)?,
+        };
+        let stat = file.read()?;
+        self.stat = Some(file);
+        Ok(stat)
+    }
+
+    fn thresholds(&mut self, proc_root: &Path) -> Result<[u64; 3], StatError> {
+        let mut files = std::mem::take(&mut self.thresholds);
+        if files.len() != 3 {
+            files = self.open_thresholds(proc_root)?;
+        }
+        let mut values = [0; 3];
+        for (value, file) in values.iter_mut().zip(&files) {
+            let text = file.read(&mut self.buffer)?;
+            *value = std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0);
+        }
+        self.thresholds = files;
+        Ok(values)
+    }
+
+    fn open_thresholds(&self, proc_root: &Path) -> Result<Vec<SysctlFile>, StatError> {
+        let tree = SysctlTree::open(&proc_root.join("sys"), None)?;
+        let open = |level: u8| {
+            let family = self.family.label();
+            let path = format!("net/{family}/neigh/default/gc_thresh{level}");
+            tree.open_key(&path.replace('/', "."), Path::new(&path), OpenMode::ReadOnly)
+        };
+        Ok((1..=3).map(open).collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn table(entries: u64, max: u64, scan: Option<(u64, u64, bool)>) -> Neighbor {
+        Neighbor {
+            stat: Some(TableStat { entries: Some(entries), ..TableStat::default() }),
+            thresholds: Some([128, 512, max]),
+            scan: scan.map(|(exempt, pinned, complete)| Scan {
+                counts: EntryCounts { entries, exempt, pinned },
+                scanned: 1,
+                skipped: 0,
+                complete,
+                at: SystemTime::UNIX_EPOCH,
+            }),
+            ..Neighbor::default()
+        }
+    }
+
+    #[test]
+    fn pinned_entries_fill_a_table_and_all_entries_are_an_upper_bound() {
+        for (neighbor, used, ratio, basis) in [
+            (table(512, 1024, None), 512, 0.5, Basis::Entries),
+            (table(20_001, 1024, Some((20_000, 0, false))), 1, 1.0 / 1024.0, Basis::Entries),
+            (table(600, 1024, Some((0, 256, true))), 256, 0.25, Basis::Pinned),
+        ] {
+            assert_eq!(neighbor.fullness(), Some(Fullness { ratio, used, basis }));
+        }
+        assert_eq!(table(1, 0, None).fullness(), None, "no ratio of nothing");
+    }
+}

@@ -1,0 +1,359 @@
+//! The sysctl engine: reads all, plans, writes what differs, reads back, gives each key its state.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::catalogue;
+use super::key::Key;
+use super::ledger::{Ledger, Notice};
+use super::managed::{Managed, WriteResult, show};
+use super::place::Place;
+use super::plan::{self, Change};
+use super::policy::Policy;
+use super::state::{KeyStatus, State};
+use crate::kernel::netns::{Netns, NetnsError};
+use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError, list};
+
+/// How many further passes follow the first, for keys that depend on each other in ways that the
+/// order of writes does not know.
+const FURTHER_PASSES: usize = 2;
+
+/// What a write's counter says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// In force after the write.
+    pub ok: u64,
+    /// The kernel refused the value.
+    pub rejected: u64,
+    /// No right.
+    pub denied: u64,
+    /// Taken, but something else is in force.
+    pub mismatch: u64,
+    /// Values that stopped meeting their policy after they had met it.
+    pub drift: u64,
+}
+
+/// The engine for one network namespace and the keys that are not below `net`.
+pub struct Engine {
+    place: Place,
+    tree: SysctlTree,
+    netns: Netns,
+    observe: bool,
+    keys: Vec<Managed>,
+    ledger: Ledger,
+    ledger_notice: Option<String>,
+    buffer: Vec<u8>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine that has looked at nothing yet. `observe`: it never writes, and opens nothing
+    /// for writing.
+    #[must_use]
+    pub fn new(
+        place: Place,
+        tree: SysctlTree,
+        netns: Netns,
+        observe: bool,
+        ledger: Ledger,
+    ) -> Self {
+        Self {
+            place,
+            tree,
+            netns,
+            observe,
+            keys: Vec::new(),
+            ledger,
+            ledger_notice: None,
+            buffer: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Sets what is wanted. A key whose policy stays the same keeps its history.
+    pub fn configure(&mut self, policies: BTreeMap<Key, Policy>) {
+        let mut known: BTreeMap<Key, Managed> =
+            self.keys.drain(..).map(|managed| (managed.key.clone(), managed)).collect();
+        for (key, policy) in policies {
+            let kept = known.remove(&key).filter(|managed| managed.policy == policy);
+            self.keys.push(kept.unwrap_or_else(|| Managed::new(key, policy)));
+        }
+    }
+
+    /// One pass: read all, plan, write what differs with one `write(2)` a key, read back. The
+    /// same when nothing has drifted, and then it only reads.
+    pub fn pass(&mut self, now: Instant) -> Result<(), NetnsError> {
+        self.netns.clone().run(|| {
+            self.look();
+            self.note_drift();
+            if !self.observe {
+                for _ in 0..=FURTHER_PASSES {
+                    let changes = self.plan(now);
+                    if changes.is_empty() {
+                        break;
+                    }
+                    self.record(&changes);
+                    if self.write(changes) == 0 {
+                        break;
+                    }
+                    // What was written may be what a refused key was waiting for.
+                    self.keys.iter_mut().for_each(Managed::reconsider);
+                }
+                self.save_ledger();
+            }
+            for managed in &mut self.keys {
+                managed.settle(now);
+            }
+        })
+    }
+
+    /// Reads everything and plans, without writing: what a pass would change.
+    pub fn preview(&mut self, now: Instant) -> Result<Vec<Change>, NetnsError> {
+        self.netns.clone().run(|| {
+            self.look();
+            self.plan(now)
+        })
+    }
+
+    fn mode(&self) -> OpenMode {
+        if self.observe { OpenMode::ReadOnly } else { OpenMode::ReadWrite }
+    }
+
+    fn look(&mut self) {
+        let mode = self.mode();
+        for managed in &mut self.keys {
+            managed.look(&self.place, &self.tree, mode, &mut self.buffer);
+        }
+    }
+
+    fn note_drift(&mut self) {
+        for managed in &mut self.keys {
+            if managed.drifted_since(&self.ledger) {
+                self.counters.drift += 1;
+                info!(
+                    key = %managed.key,
+                    value = managed.shown().unwrap_or_default(),
+                    want = %managed.policy.want,
+                    "drifted: another writer changed it"
+                );
+            }
+        }
+    }
+
+    /// What is to be written, in order.
+    pub fn plan(&mut self, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let tree = &self.tree;
+        for (index, managed) in self.keys.iter_mut().enumerate() {
+            if let Some((from, to)) = managed.wish(now, |managed| circumstances(tree, managed)) {
+                changes.push(Change { index, key: managed.key.clone(), from, to });
+            }
+        }
+        plan::order(&mut changes);
+        changes
+    }
+
+    /// Puts the originals of what is about to change on record, in one write of the ledger.
+    pub fn record(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Some(managed) = self.keys.get(change.index) else { continue };
+            let now = managed.text().unwrap_or_default();
+            let siblings = sibling_values(&self.tree, &change.key, now);
+            self.ledger.intend(&change.key, now, &change.to.to_string());
+            for (key, value) in siblings {
+                self.ledger.sibling(&key, &value, &change.key);
+            }
+        }
+        self.save_ledger();
+    }
+
+    fn save_ledger(&mut self) {
+        match self.ledger.save() {
+            Ok(()) => self.ledger_notice = None,
+            Err(notice) => self.ledger_trouble(&notice),
+        }
+    }
+
+    /// Says once what is wrong with the ledger. Tuning goes on.
+    pub fn ledger_trouble(&mut self, notice: &Notice) {
+        let text = notice.to_string();
+        if self.ledger_notice.as_ref() != Some(&text) {
+            warn!(reason = %text, "ledger");
+            self.ledger_notice = Some(text);
+        }
+    }
+
+    /// Writes each change with one `write(2)`, and reads back. One key's failure never stops
+    /// another's. How many were put in force.
+    pub fn write(&mut self, changes: Vec<Change>) -> usize {
+        let before = self.counters.ok;
+        for change in changes {
+            let result = self.write_one(&change);
+            let counter = match result {
+                WriteResult::Ok => &mut self.counters.ok,
+                WriteResult::Rejected => &mut self.counters.rejected,
+                WriteResult::Denied => &mut self.counters.denied,
+                WriteResult::Mismatch => &mut self.counters.mismatch,
+            };
+            *counter += 1;
+        }
+        // A write can change other keys too.
+        self.look();
+        usize::try_from(self.counters.ok - before).unwrap_or(usize::MAX)
+    }
+
+    fn write_one(&mut self, change: &Change) -> WriteResult {
+        let mode = self.mode();
+        let Some(managed) = self.keys.get_mut(change.index) else { return WriteResult::Denied };
+        let Some(file) = &managed.file else { return WriteResult::Denied };
+        let written = file.write(&change.to.to_string());
+        // EINVAL on a vector may have left it half applied: read back whatever the answer was.
+        managed.look(&self.place, &self.tree, mode, &mut self.buffer);
+        if let Some(text) = managed.text() {
+            self.ledger.stored(&change.key, text);
+        }
+        store_siblings(&self.tree, &mut self.ledger, &change.key);
+        let circumstances = circumstances(&self.tree, managed);
+        let (result, trouble) = match written {
+            Ok(()) => (managed.written(&change.to, circumstances, None), None),
+            Err(WriteError::Refused(error)) => {
+                let trouble = error.to_string();
+                (managed.refused(change.to.clone(), &error, circumstances), Some(trouble))
+            }
+            Err(error @ WriteError::Short { .. }) => {
+                let trouble = error.to_string();
+                (managed.written(&change.to, circumstances, Some(trouble.clone())), Some(trouble))
+            }
+        };
+        let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
+        let why = &managed.policy;
+        if result == WriteResult::Ok {
+            let now = managed.shown().unwrap_or_default();
+            info!(key = %change.key, old, new = now, why = %format_args!("{} ({})", why.want, why.source), "set");
+        } else {
+            let reason =
+                trouble.or_else(|| managed.status(false, &self.ledger).detail).unwrap_or_default();
+            warn!(key = %change.key, old, new, why = %format_args!("{} ({})", why.want, why.source), reason, "not set");
+        }
+        result
+    }
+
+    /// Every key's status, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<KeyStatus> {
+        self.keys.iter().map(|managed| managed.status(self.observe, &self.ledger)).collect()
+    }
+
+    /// What was written and what drifted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What is wrong with the ledger, if anything.
+    #[must_use]
+    pub fn ledger_notice(&self) -> Option<&str> {
+        self.ledger_notice.as_deref()
+    }
+
+    /// The ledger, for restoring what is no longer configured.
+    pub fn ledger_mut(&mut self) -> (&mut Ledger, &SysctlTree, &Place) {
+        (&mut self.ledger, &self.tree, &self.place)
+    }
+
+    /// The namespace the engine works on.
+    #[must_use]
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Required keys that hold readiness back, with their states.
+    #[must_use]
+    pub fn unmet(&self) -> Vec<(Key, State)> {
+        let status = self.status();
+        let unmet = status.into_iter().filter(KeyStatus::blocks_readiness);
+        unmet.map(|status| (status.key, status.state)).collect()
+    }
+}
+
+/// The values that decide whether a refused write is worth another attempt: the key's own, its
+/// siblings', those of keys that the kernel checks it against.
+fn circumstances(tree: &SysctlTree, managed: &Managed) -> String {
+    let related = plan::related(managed.key.as_str()).iter().filter_map(|key| Key::parse(key).ok());
+    let others = sibling_keys(&managed.key).into_iter().chain(related);
+    let values = others.map(|key| read(tree, &key).unwrap_or_default());
+    let own = managed.text().unwrap_or_default().to_owned();
+    std::iter::once(own).chain(values).collect::<Vec<_>>().join("\n")
+}
+
+fn read(tree: &SysctlTree, key: &Key) -> Option<String> {
+    let file = tree.open_key(key.as_str(), &key.path(), OpenMode::ReadOnly).ok()?;
+    let mut buffer = Vec::new();
+    file.read(&mut buffer).ok().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A sibling's key, with the interface of the key that is written in the place of `*`.
+fn concrete(sibling: &str, interface: Option<&str>) -> Option<Key> {
+    match (sibling.contains(".*."), interface) {
+        (true, Some(interface)) => Key::parse(&catalogue::with_interface(sibling, interface)?).ok(),
+        (true, None) => None,
+        (false, _) => Key::parse(sibling).ok(),
+    }
+}
+
+/// The values of everything that a write to `key` changes too.
+fn sibling_values(tree: &SysctlTree, key: &Key, now: &str) -> Vec<(Key, String)> {
+    let value = |key: Key| read(tree, &key).map(|value| (key, value));
+    let mut values: Vec<_> = sibling_keys(key).into_iter().filter_map(value).collect();
+    if let Some(family) = forwarding_family(key) {
+        // inet_forward_change and addrconf_forward_change set every interface's value. Putting
+        // the switch back sets them all to its original, so only those that differed need a
+        // record.
+        let interfaces = every_interface(tree, family).into_iter().filter_map(value);
+        let differed = interfaces.filter(|(_, value)| value != now);
+        values.extend(differed.collect::<Vec<_>>());
+    }
+    values
+}
+
+fn sibling_keys(key: &Key) -> Vec<Key> {
+    let interface = catalogue::interface(key.as_str());
+    let entry = catalogue::lookup(key);
+    let siblings = entry.iter().flat_map(|entry| entry.siblings());
+    siblings
+        .filter_map(|sibling| concrete(sibling, interface))
+        .filter(|sibling| sibling != key)
+        .collect()
+}
+
+fn forwarding_family(key: &Key) -> Option<&'static str> {
+    match key.as_str() {
+        "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => Some("ipv4"),
+        "net.ipv6.conf.all.forwarding" => Some("ipv6"),
+        _ => None,
+    }
+}
+
+fn every_interface(tree: &SysctlTree, family: &str) -> Vec<Key> {
+    let directory = tree.root().join("net").join(family).join("conf");
+    let names = list(&directory).unwrap_or_default();
+    let key = |name: std::ffi::OsString| {
+        Key::parse(&format!("net/{family}/conf/{}/forwarding", name.to_str()?)).ok()
+    };
+    names.into_iter().filter_map(key).collect()
+}
+
+fn store_siblings(tree: &SysctlTree, ledger: &mut Ledger, written: &Key) {
+    let ours: Vec<Key> = ledger
+        .iter()
+        .filter(|(_, record)| record.sibling_of.as_deref() == Some(written.as_str()))
+        .map(|(key, _)| key)
+        .collect();
+    for key in ours {
+        if let Some(text) = read(tree, &key) {
+            ledger.stored(&key, &text);
+        }
+    }
+}

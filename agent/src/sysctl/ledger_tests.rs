@@ -1,0 +1,77 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+#[test]
+fn an_original_is_never_overwritten_by_our_own_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let somaxconn = key("net.core.somaxconn");
+    let (mut ledger, notice) = Ledger::open(directory.path(), "boot");
+    assert_eq!(notice, None);
+    ledger.intend(&somaxconn, "4096", "10000");
+    ledger.save().unwrap();
+    // Died here; the value is written, the read-back is not on record.
+    let (mut ledger, _) = Ledger::open(directory.path(), "boot");
+    assert!(ledger.get(&somaxconn).unwrap().still_ours(Shape::Ints(1), "10000"));
+    ledger.intend(&somaxconn, "10000", "12000");
+    ledger.stored(&somaxconn, "12000");
+    ledger.save().unwrap();
+    let (ledger, _) = Ledger::open(directory.path(), "boot");
+    let record = ledger.get(&somaxconn).unwrap();
+    assert_eq!(record.original, "4096");
+    assert!(record.still_ours(Shape::Ints(1), "12000"));
+    assert!(!record.still_ours(Shape::Ints(1), "10000"), "somebody else's now");
+}
+
+#[test]
+fn another_boot_starts_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut ledger, _) = Ledger::open(directory.path(), "one");
+    ledger.intend(&key("vm.swappiness"), "60", "10");
+    ledger.save().unwrap();
+    let (ledger, notice) = Ledger::open(directory.path(), "two");
+    assert!(ledger.is_empty() && notice.is_none());
+}
+
+/// Fault 40.
+#[test]
+fn fault_40_a_ledger_that_makes_no_sense_is_said_and_put_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.json");
+    for content in [
+        &b""[..],
+        b"{",
+        b"\xff\xff",
+        b"{\"version\":1}",
+        b"[]",
+        b"{\"version\":1,\"bootId\":\"b\",\"keys\":{\"a.b\":7}}",
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let (mut ledger, notice) = Ledger::open(directory.path(), "b");
+        assert!(matches!(notice, Some(Notice::Corrupt { .. })), "{content:?}");
+        assert!(directory.path().join("ledger.unreadable").exists());
+        ledger.intend(&key("vm.swappiness"), "60", "10");
+        ledger.save().unwrap();
+    }
+    let future = br#"{"version":2,"bootId":"b","keys":{},"more":true}"#;
+    std::fs::write(&path, future).unwrap();
+    let (mut ledger, notice) = Ledger::open(directory.path(), "b");
+    assert!(matches!(notice, Some(Notice::Future { version: 2, .. })));
+    ledger.intend(&key("vm.swappiness"), "60", "10");
+    ledger.save().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), future, "left alone");
+}
+
+#[test]
+fn a_sibling_record_becomes_a_key_of_its_own_when_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut ledger, _) = Ledger::open(directory.path(), "b");
+    ledger.sibling(&key("vm.dirty_bytes"), "0", &key("vm.dirty_ratio"));
+    ledger.intend(&key("vm.dirty_bytes"), "4096", "8192");
+    let record = ledger.get(&key("vm.dirty_bytes")).unwrap();
+    assert_eq!((record.original.as_str(), record.sibling_of.as_deref()), ("0", None));
+}

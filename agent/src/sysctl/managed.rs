@@ -1,0 +1,441 @@
+//! One key under management: what was read, what is wanted, what came of it.
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::catalogue::{self, Entry};
+use super::fight::Fight;
+use super::key::Key;
+use super::ledger::Ledger;
+use super::place::{Absent, Place};
+use super::policy::{Goal, OnConflict, Policy, Want};
+use super::state::{KeyStatus, Numbers, State};
+use super::value::{Shape, Value};
+use crate::kernel::errno::FileError;
+use crate::kernel::name::escape;
+use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
+
+/// What stands between a key and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Obstacle {
+    Unsupported(String),
+    Pending(String),
+    Denied(String),
+    /// The policy does not fit the key, so nothing was written.
+    Unfit(String),
+}
+
+/// A write that the kernel refused, or stored as something else. Not repeated until something
+/// that could change the answer has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    target: Value,
+    /// The value in force at the time, and those of related keys.
+    circumstances: String,
+    message: String,
+    /// The kernel's refusal; `None` where it took the write and stored something else.
+    errno: Option<Errno>,
+}
+
+/// What one write came to, for the counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteResult {
+    /// In force.
+    Ok,
+    /// The kernel refused the value.
+    Rejected,
+    /// No right.
+    Denied,
+    /// Taken, but something else is in force.
+    Mismatch,
+}
+
+/// A key under management.
+#[derive(Debug)]
+pub struct Managed {
+    /// The key.
+    pub key: Key,
+    /// What the configuration wants.
+    pub policy: Policy,
+    /// What is known about it.
+    pub entry: Option<Entry>,
+    pub(super) file: Option<SysctlFile>,
+    pub(super) shape: Option<Shape>,
+    goal: Option<Goal>,
+    /// What the kernel shows, fields separated by single spaces.
+    text: Option<String>,
+    actual: Option<Value>,
+    obstacle: Option<Obstacle>,
+    held: Option<Held>,
+    /// The kernel's form of a value that it rounds: as good as the value itself.
+    rounded: Option<(Value, Value)>,
+    yielded: bool,
+    drifted: bool,
+    ever_met: bool,
+    fight: Fight,
+}
+
+impl Managed {
+    /// A key before it is first looked at.
+    #[must_use]
+    pub fn new(key: Key, policy: Policy) -> Self {
+        let entry = catalogue::lookup(&key);
+        let shape = entry.and_then(|entry| entry.shape());
+        Self {
+            key,
+            policy,
+            entry,
+            file: None,
+            shape,
+            goal: None,
+            text: None,
+            actual: None,
+            obstacle: None,
+            held: None,
+            rounded: None,
+            yielded: false,
+            drifted: false,
+            ever_met: false,
+            fight: Fight::default(),
+        }
+    }
+
+    /// Reads the key. Whether its value changed since the last look.
+    pub fn look(
+        &mut self,
+        place: &Place,
+        tree: &SysctlTree,
+        mode: OpenMode,
+        buffer: &mut Vec<u8>,
+    ) -> bool {
+        if let Some(why) = place.unsupported(&self.key, self.entry.as_ref()) {
+            return self.stop(Obstacle::Unsupported(why));
+        }
+        // A kept descriptor is cheap; one that answers ENOENT lost its file, so look anew. One
+        // that may not write is opened anew each time: mounts can change under it.
+        let kept = self
+            .file
+            .take()
+            .filter(|file| mode == OpenMode::ReadOnly || file.write_error().is_none());
+        let bytes = match kept.as_ref().map(|file| file.read(buffer)) {
+            Some(Ok(bytes)) => {
+                let bytes = bytes.to_vec();
+                self.file = kept;
+                Ok(bytes)
+            }
+            _ => self.open_and_read(tree, mode, buffer),
+        };
+        match bytes {
+            Ok(bytes) => self.take(&bytes),
+            Err(error) if matches!(error.errno, Errno::ENOENT | Errno::ENOTDIR) => {
+                let obstacle = match place.absent(&self.key, self.entry.as_ref()) {
+                    Absent::ForGood(why) => Obstacle::Unsupported(why),
+                    Absent::Yet => Obstacle::Pending(error.meaning),
+                };
+                self.stop(obstacle)
+            }
+            Err(error) => self.stop(Obstacle::Denied(error.to_string())),
+        }
+    }
+
+    fn open_and_read(
+        &mut self,
+        tree: &SysctlTree,
+        mode: OpenMode,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<u8>, FileError> {
+        let file = tree.open_key(self.key.as_str(), &self.key.path(), mode)?;
+        let bytes = match file.read(buffer) {
+            Ok(bytes) => bytes.to_vec(),
+            // A secret that was never set: readable as nothing.
+            Err(error) if error.errno == Errno::EIO => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        self.file = Some(file);
+        Ok(bytes)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        self.obstacle = None;
+        let same = self.text.as_deref().is_some_and(|text| text.as_bytes() == bytes);
+        if !same || self.goal.is_none() {
+            let raw = String::from_utf8_lossy(bytes).into_owned();
+            let shape = *self.shape.get_or_insert_with(|| Shape::learn(&raw));
+            self.actual = Some(shape.read(&raw));
+            if self.goal.is_none() {
+                self.goal = self.policy.want.compile(shape).ok();
+            }
+            self.text = Some(raw);
+        }
+        if let (None, Some(shape)) = (&self.goal, self.shape) {
+            let why = self.policy.want.compile(shape).err().map(|error| error.to_string());
+            self.obstacle = Some(Obstacle::Unfit(why.unwrap_or_default()));
+        } else if let Some(error) = self.file.as_ref().and_then(SysctlFile::write_error) {
+            self.obstacle = Some(Obstacle::Denied(error.to_string()));
+        }
+        !same
+    }
+
+    fn stop(&mut self, obstacle: Obstacle) -> bool {
+        let gone = self.text.take().is_some();
+        self.file = None;
+        self.actual = None;
+        self.drifted = false;
+        self.obstacle = Some(obstacle);
+        gone
+    }
+
+    /// Whether the kernel's value meets the policy.
+    #[must_use]
+    pub fn met(&self) -> bool {
+        let (Some(goal), Some(actual)) = (&self.goal, &self.actual) else { return false };
+        let rounded = match (&self.rounded, goal.target(actual, self.zero_unlimited())) {
+            (Some((asked, stored)), Some(target)) => *asked == target && stored == actual,
+            _ => false,
+        };
+        rounded || goal.met(actual, self.zero_unlimited())
+    }
+
+    fn zero_unlimited(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.has("zero-unlimited"))
+    }
+
+    /// After a first look in a sweep: did another writer undo what was in force?
+    pub fn drifted_since(&mut self, ledger: &Ledger) -> bool {
+        let met = self.met();
+        if met {
+            self.yielded = false;
+            return false;
+        }
+        if self.actual.is_none() {
+            return false;
+        }
+        let ours_before = self.ever_met || self.written_before(ledger);
+        let drifted = ours_before && !self.drifted && !self.yielded && self.held.is_none();
+        if drifted {
+            self.drifted = true;
+            self.yielded = self.policy.on_conflict == OnConflict::Yield;
+        }
+        drifted
+    }
+
+    /// Whether an earlier run wrote this key, and somebody else did since.
+    fn written_before(&self, ledger: &Ledger) -> bool {
+        match (ledger.get(&self.key), self.shape, &self.text) {
+            (Some(record), Some(shape), Some(now)) => {
+                record.stored.is_some() && !record.still_ours(shape, now)
+            }
+            _ => false,
+        }
+    }
+
+    /// What should be written now, if anything.
+    pub fn wish(
+        &mut self,
+        now: Instant,
+        circumstances: impl FnOnce(&Self) -> String,
+    ) -> Option<(Value, Value)> {
+        if self.met() || self.obstacle.is_some() || self.yielded {
+            return None;
+        }
+        if self.policy.on_conflict == OnConflict::Report {
+            return None;
+        }
+        let actual = self.actual.clone()?;
+        let target = self.goal.as_ref()?.target(&actual, self.zero_unlimited())?;
+        if let Some(held) = &self.held {
+            if held.target == target && held.circumstances == circumstances(self) {
+                return None;
+            }
+            self.held = None;
+        }
+        if self.drifted && !self.fight.may_put_back(now) {
+            return None;
+        }
+        Some((actual, target))
+    }
+
+    /// What would be written, were there nothing in the way.
+    #[must_use]
+    pub fn target(&self) -> Option<Value> {
+        self.goal.as_ref()?.target(self.actual.as_ref()?, self.zero_unlimited())
+    }
+
+    /// Notes a refusal.
+    pub fn refused(
+        &mut self,
+        target: Value,
+        error: &FileError,
+        circumstances: String,
+    ) -> WriteResult {
+        if matches!(error.errno, Errno::EPERM | Errno::EACCES | Errno::EROFS) {
+            self.obstacle = Some(Obstacle::Denied(error.to_string()));
+            return WriteResult::Denied;
+        }
+        self.hold(target, circumstances, error.to_string(), Some(error.errno));
+        WriteResult::Rejected
+    }
+
+    /// Notes a write that the kernel took. `self` was looked at again after it.
+    pub fn written(
+        &mut self,
+        target: &Value,
+        circumstances: String,
+        short: Option<String>,
+    ) -> WriteResult {
+        let stored = self.actual.clone();
+        let rounds = self.entry.is_some_and(|entry| entry.has("rounds"));
+        if let Some(stored) = stored.filter(|stored| rounds && short.is_none() && stored != target)
+        {
+            self.rounded = Some((target.clone(), stored));
+        }
+        if self.met() {
+            self.held = None;
+            return WriteResult::Ok;
+        }
+        let shown = self.shown().unwrap_or_else(|| "nothing".to_owned());
+        let message = short.unwrap_or_else(|| {
+            format!(
+                "wrote {}, but the kernel shows {shown}: it clamps or rounds this value",
+                escape(target.to_string().as_bytes())
+            )
+        });
+        self.hold(target.clone(), circumstances, message, None);
+        self.drifted = true;
+        WriteResult::Mismatch
+    }
+
+    fn hold(
+        &mut self,
+        target: Value,
+        circumstances: String,
+        message: String,
+        errno: Option<Errno>,
+    ) {
+        self.held = Some(Held { target, circumstances, message, errno });
+    }
+
+    /// Allows another attempt at a value whose refusal may be due to the order of writes.
+    pub fn reconsider(&mut self) {
+        self.held.take_if(|held| matches!(held.errno, Some(Errno::EINVAL | Errno::EBUSY)));
+    }
+
+    /// The end of a pass.
+    pub fn settle(&mut self, now: Instant) {
+        if self.met() {
+            self.ever_met = true;
+            self.drifted = false;
+            self.held = None;
+            self.fight.at_peace(now);
+        }
+    }
+
+    /// The value now, escaped, with single spaces.
+    #[must_use]
+    pub fn shown(&self) -> Option<String> {
+        self.text.as_deref().map(show)
+    }
+
+    /// The text as the kernel gave it.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// The state, by the design's precedence.
+    #[must_use]
+    pub fn state(&self, observe: bool) -> State {
+        let met = self.met();
+        match &self.obstacle {
+            Some(Obstacle::Unsupported(_)) => return State::Unsupported,
+            Some(Obstacle::Pending(_)) => return State::Pending,
+            // Without a wish to write, the missing right does not matter.
+            Some(Obstacle::Denied(_)) if !met && !observe => return State::Denied,
+            Some(Obstacle::Unfit(_)) => return State::Rejected,
+            _ => {}
+        }
+        let report = self.policy.on_conflict == OnConflict::Report;
+        if self.held.as_ref().is_some_and(|held| held.errno.is_some()) && !met {
+            State::Rejected
+        } else if self.fight.is_on() {
+            State::Contested
+        } else if self.yielded {
+            State::Yielded
+        } else if observe || report {
+            State::Observed
+        } else if !met {
+            State::Drifted
+        } else if self.spelled_differently() {
+            State::Normalized
+        } else {
+            State::InSync
+        }
+    }
+
+    fn spelled_differently(&self) -> bool {
+        if self.rounded.as_ref().is_some_and(|(_, stored)| Some(stored) == self.actual.as_ref()) {
+            return true;
+        }
+        let words = |text: &str| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        let shown = self.text.as_deref().map(words);
+        match &self.policy.want {
+            Want::Value(text) => shown.is_some_and(|shown| shown != words(text)),
+            Want::OneOf(texts) => {
+                shown.is_some_and(|shown| !texts.iter().any(|text| shown == words(text)))
+            }
+            Want::Bounds { .. } => false,
+        }
+    }
+
+    fn detail(&self, state: State) -> Option<String> {
+        let held = self.held.as_ref().map(|held| held.message.clone());
+        match (state, &self.obstacle) {
+            (_, Some(Obstacle::Unsupported(why) | Obstacle::Pending(why))) => Some(why.clone()),
+            (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
+            (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
+            (State::Contested, _) => Some(format!(
+                "another writer keeps changing it (now {}): put back {} times within a minute, \
+                 so it is tried again after a growing pause",
+                self.shown().unwrap_or_default(),
+                super::fight::PATIENCE
+            )),
+            (State::Yielded, _) => {
+                Some("another writer's value was taken, as onConflict: yield says".into())
+            }
+            (State::InSync | State::Observed, _) => None,
+            (State::Normalized, _) => Some(format!("the kernel's form of {}", self.policy.want)),
+            _ => held,
+        }
+    }
+
+    /// What status, metrics and explain show.
+    #[must_use]
+    pub fn status(&self, observe: bool, ledger: &Ledger) -> KeyStatus {
+        let state = self.state(observe);
+        let ints = |value: Option<&Value>| value.and_then(Value::ints).unwrap_or_default().to_vec();
+        let target = self.target();
+        KeyStatus {
+            key: self.key.clone(),
+            state,
+            in_sync: self.met(),
+            required: self.policy.required,
+            want: self.policy.want.to_string(),
+            desired: target.as_ref().map(|value| show(&value.to_string())),
+            actual: self.shown(),
+            original: ledger.get(&self.key).map(|record| show(&record.original)),
+            on_conflict: self.policy.on_conflict,
+            source: self.policy.source.to_string(),
+            reason: self.policy.reason.clone(),
+            detail: self.detail(state),
+            numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
+        }
+    }
+}
+
+/// Single spaces between fields, and nothing that a terminal would act on.
+#[must_use]
+pub fn show(text: &str) -> String {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    escape(words.join(" ").as_bytes())
+}

@@ -1,0 +1,14 @@
+//! Keys, values, the catalogue, policies; planning, reconciling and the ledger.
+
+pub mod catalogue;
+pub mod engine;
+pub mod fight;
+pub mod key;
+pub mod ledger;
+pub mod managed;
+pub mod place;
+pub mod plan;
+pub mod policy;
+pub mod restore;
+pub mod state;
+pub mod value;

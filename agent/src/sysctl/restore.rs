@@ -1,0 +1,208 @@
+//! Putting originals back.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::catalogue;
+use super::key::Key;
+use super::ledger::{Ledger, Record};
+use super::managed::show;
+use super::place::Place;
+use super::plan::{self, Change};
+use super::value::{Shape, Value};
+use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
+
+/// What came of putting one original back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum Outcome {
+    /// The original is in force again.
+    Restored,
+    /// It was in force already.
+    AlreadyThere,
+    /// Somebody else has changed it since: theirs stays.
+    LeftAlone,
+    /// The key is gone, with its module or interface.
+    Gone,
+    /// It could not be put back, and stays on record.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One original and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The key.
+    #[schemars(with = "String")]
+    pub key: Key,
+    /// The value before, escaped.
+    pub found: Option<String>,
+    /// The original, escaped.
+    pub original: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+struct Candidate {
+    key: Key,
+    record: Record,
+    shape: Shape,
+    found: Result<(SysctlFile, String), Outcome>,
+}
+
+/// Puts back the originals of the keys that `which` chooses, where the value is still ours, and
+/// forgets them. What fails stays on record. A key that was changed only because a sibling was
+/// written follows that sibling.
+///
+/// Runs in the calling thread's network namespace.
+pub fn restore(
+    tree: &SysctlTree,
+    place: &Place,
+    ledger: &mut Ledger,
+    which: impl Fn(&Key) -> bool,
+) -> Vec<Restored> {
+    let mut candidates: Vec<Candidate> = ledger
+        .iter()
+        .filter(|(key, record)| match &record.sibling_of {
+            Some(written) => Key::parse(written).is_ok_and(|written| which(&written)),
+            None => which(key),
+        })
+        .map(|(key, record)| candidate(tree, place, key, record.clone()))
+        .collect();
+    sort(&mut candidates);
+    let done: Vec<Restored> =
+        candidates.iter().map(|candidate| restore_one(tree, &candidates, candidate)).collect();
+    for restored in &done {
+        report(restored);
+        if !matches!(restored.outcome, Outcome::Failed { .. }) {
+            ledger.forget(&restored.key);
+        }
+    }
+    done
+}
+
+fn candidate(tree: &SysctlTree, place: &Place, key: Key, record: Record) -> Candidate {
+    let entry = catalogue::lookup(&key);
+    let shape =
+        entry.and_then(|entry| entry.shape()).unwrap_or_else(|| Shape::learn(&record.original));
+    let found = match place.unsupported(&key, entry.as_ref()) {
+        Some(reason) => Err(Outcome::Failed { reason }),
+        None => open(tree, &key),
+    };
+    Candidate { key, record, shape, found }
+}
+
+fn open(tree: &SysctlTree, key: &Key) -> Result<(SysctlFile, String), Outcome> {
+    use nix::errno::Errno;
+    let failed = |error: crate::kernel::errno::FileError| match error.errno {
+        Errno::ENOENT | Errno::ENOTDIR => Outcome::Gone,
+        _ => Outcome::Failed { reason: error.to_string() },
+    };
+    let file = tree.open_key(key.as_str(), &key.path(), OpenMode::ReadWrite).map_err(failed)?;
+    let text = read(&file).map_err(failed)?;
+    Ok((file, text))
+}
+
+fn read(file: &SysctlFile) -> Result<String, crate::kernel::errno::FileError> {
+    let mut buffer = Vec::new();
+    file.read(&mut buffer).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Keys that were written come before what changed along with them; among each other they are
+/// put back in the order in which they would be written.
+fn sort(candidates: &mut [Candidate]) {
+    let mut changes: Vec<Change> = candidates
+        .iter()
+        .enumerate()
+        .map(|(index, candidate)| Change {
+            index,
+            key: candidate.key.clone(),
+            from: candidate
+                .found
+                .as_ref()
+                .map_or(Value::Ints(vec![]), |(_, text)| candidate.shape.read(text)),
+            to: candidate.shape.read(&candidate.record.original),
+        })
+        .collect();
+    plan::order(&mut changes);
+    let order: Vec<Key> = changes.into_iter().map(|change| change.key).collect();
+    candidates.sort_by_key(|candidate| {
+        (candidate.record.sibling_of.is_some(), order.iter().position(|key| *key == candidate.key))
+    });
+}
+
+fn restore_one(tree: &SysctlTree, all: &[Candidate], candidate: &Candidate) -> Restored {
+    let original = &candidate.record.original;
+    let (found, outcome) = match &candidate.found {
+        Err(outcome) => (None, outcome.clone()),
+        Ok((file, before)) => {
+            // The write of a sibling may have changed it since it was looked at.
+            let now = read(file).unwrap_or_else(|_| before.clone());
+            (Some(show(before)), put_back(tree, all, candidate, file, &now))
+        }
+    };
+    Restored { key: candidate.key.clone(), found, original: show(original), outcome }
+}
+
+fn put_back(
+    tree: &SysctlTree,
+    all: &[Candidate],
+    candidate: &Candidate,
+    file: &SysctlFile,
+    now: &str,
+) -> Outcome {
+    let Candidate { record, shape, .. } = candidate;
+    let is_back = |text: &str| shape.read(text) == shape.read(&record.original);
+    if is_back(now) {
+        return Outcome::AlreadyThere;
+    }
+    if !record.still_ours(*shape, now) {
+        return Outcome::LeftAlone;
+    }
+    let refused = match file.write(&record.original) {
+        Ok(()) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if refused.is_some() {
+        // Some originals cannot be written: vm.dirty_bytes shows 0 while vm.dirty_ratio rules.
+        // Writing the sibling's original brings both back.
+        restore_through_sibling(tree, all, &candidate.key);
+    }
+    match read(file) {
+        Ok(text) if is_back(&text) => Outcome::Restored,
+        Ok(text) => Outcome::Failed {
+            reason: refused
+                .unwrap_or_else(|| format!("the kernel shows {} after the write", show(&text))),
+        },
+        Err(error) => Outcome::Failed { reason: error.to_string() },
+    }
+}
+
+fn restore_through_sibling(tree: &SysctlTree, all: &[Candidate], key: &Key) {
+    let siblings =
+        all.iter().filter(|other| other.record.sibling_of.as_deref() == Some(key.as_str()));
+    for sibling in siblings {
+        if let Ok((file, _)) = open(tree, &sibling.key) {
+            // What it came to is seen when both are read back.
+            let _ = file.write(&sibling.record.original);
+        }
+    }
+}
+
+fn report(restored: &Restored) {
+    let Restored { key, found, original, outcome } = restored;
+    let old = found.as_deref().unwrap_or_default();
+    match outcome {
+        Outcome::Restored => info!(%key, old, new = original, why = "original", "set"),
+        Outcome::Failed { reason } => warn!(%key, old, new = original, reason, "not restored"),
+        Outcome::LeftAlone => {
+            info!(%key, value = old, original, "not restored: changed by another writer since")
+        }
+        Outcome::AlreadyThere | Outcome::Gone => {}
+    }
+}
