@@ -1,4 +1,5 @@
 //! Headroom: the library behind the `headroom` binary.
+pub mod agent;
 pub mod config;
 pub mod kernel;
 pub mod limits;

@@ -1,1 +1,9 @@
-fn main() {}
+//! `headroom`: parse the command line, hand over to one command.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,9 +1,11 @@
 //! The one picture of this node. Everything below only reads it.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
 use crate::sysctl::engine::Counters;
@@ -45,6 +47,8 @@ pub struct NodeState {
     pub netlink_overruns: u64,
     /// Times all links were read anew after the first.
     pub netlink_resyncs: u64,
+    /// The agent's own cost, read at the scrape.
+    pub process: Option<SelfUsage>,
     /// The last beat of the main loop.
     pub heartbeat: Option<Instant>,
 }
@@ -120,7 +124,10 @@ impl Node {
     pub fn fresh(&self) -> NodeState {
         let mut state = lock(&self.0.state);
         if let Some(refresh) = lock(&self.0.refresh).as_mut() {
-            refresh(&mut state);
+            // A bug there costs what it reads, not the scrape.
+            let panicked = catch_unwind(AssertUnwindSafe(|| refresh(&mut state))).is_err();
+            let error = panicked.then(|| "panicked".to_owned());
+            state.collected("scrape", error, Duration::ZERO);
         }
         state.clone()
     }
@@ -135,9 +142,11 @@ impl NodeState {
     /// Notes how reading a source went. Whether it came out another way than last time, which is
     /// when it is worth a line in the log.
     pub fn collected(&mut self, name: &'static str, error: Option<String>, took: Duration) -> bool {
-        let now = Collector { error: error.clone(), duration: took };
-        let before = self.collectors.insert(name, now).and_then(|last| last.error);
-        before != error
+        let now = Collector { error, duration: took };
+        let before = self.collectors.get(name).and_then(|last| last.error.clone());
+        let changed = before != now.error;
+        self.collectors.insert(name, now);
+        changed
     }
 
     /// Whether the agent is where it should be.

@@ -71,10 +71,19 @@ pub struct SelfUsage {
     pub open_fds: Option<u64>,
     /// The soft limit on open descriptors.
     pub max_fds: Option<u64>,
-    /// Start time in seconds since the epoch.
+    /// Start time in seconds since the epoch: see [`start_time`].
     pub start_time: Option<f64>,
     /// Threads.
     pub threads: u64,
+}
+
+/// When this process started, in seconds since the epoch. Reads `/proc/stat`, which is slow on
+/// large machines: ask once.
+#[must_use]
+pub fn start_time() -> Option<f64> {
+    let started = procfs::process::Process::myself().ok()?.stat().ok()?.starttime;
+    let boot = procfs::boot_time_secs().ok()?;
+    Some(boot as f64 + started as f64 / procfs::ticks_per_second() as f64)
 }
 
 /// This process' own usage, from `/proc/self`.
@@ -87,14 +96,13 @@ pub fn self_usage() -> Result<SelfUsage, String> {
         procfs::process::LimitValue::Value(value) => Some(value),
         procfs::process::LimitValue::Unlimited => None,
     });
-    let started = stat.starttime as f64 / procfs::ticks_per_second() as f64;
     Ok(SelfUsage {
         cpu_seconds: cpu.num_nanoseconds() as f64 / 1e9,
         resident_bytes: stat.rss_bytes().get(),
         virtual_bytes: stat.vsize,
         open_fds: process.fd_count().ok().map(|count| count as u64),
         max_fds,
-        start_time: procfs::boot_time_secs().ok().map(|boot| boot as f64 + started),
+        start_time: None,
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
     })
 }

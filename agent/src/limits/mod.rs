@@ -4,12 +4,12 @@ pub mod bridge;
 pub mod neighbor;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::node::NodeState;
 
 /// How well `used` says what the kernel compares with `max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exactness {
     /// It is the number that the kernel compares.

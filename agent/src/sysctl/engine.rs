@@ -12,7 +12,8 @@ use super::managed::{Managed, WriteResult, show};
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
-use super::state::{KeyStatus, State};
+use super::restore::{Restored, restore};
+use super::state::KeyStatus;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError, list};
 
@@ -258,23 +259,31 @@ impl Engine {
         self.ledger_notice.as_deref()
     }
 
-    /// The ledger, for restoring what is no longer configured.
-    pub fn ledger_mut(&mut self) -> (&mut Ledger, &SysctlTree, &Place) {
-        (&mut self.ledger, &self.tree, &self.place)
+    /// Whether it only looks from now on.
+    pub fn set_observe(&mut self, observe: bool) {
+        if self.observe != observe {
+            self.observe = observe;
+            // Opened for the other purpose.
+            self.keys.iter_mut().for_each(|managed| managed.file = None);
+        }
     }
 
-    /// The namespace the engine works on.
-    #[must_use]
-    pub fn netns(&self) -> &Netns {
-        &self.netns
+    /// Puts back the originals of keys that are on record and no longer wanted, where the value
+    /// is still ours.
+    pub fn restore_unconfigured(&mut self) -> Result<Vec<Restored>, NetnsError> {
+        let wanted: Vec<Key> = self.keys.iter().map(|managed| managed.key.clone()).collect();
+        self.restore(|key| !wanted.contains(key))
     }
 
-    /// Required keys that hold readiness back, with their states.
-    #[must_use]
-    pub fn unmet(&self) -> Vec<(Key, State)> {
-        let status = self.status();
-        let unmet = status.into_iter().filter(KeyStatus::blocks_readiness);
-        unmet.map(|status| (status.key, status.state)).collect()
+    /// Puts back the originals of the keys that `which` chooses.
+    pub fn restore(
+        &mut self,
+        which: impl Fn(&Key) -> bool + Send,
+    ) -> Result<Vec<Restored>, NetnsError> {
+        let restored =
+            self.netns.clone().run(|| restore(&self.tree, &self.place, &mut self.ledger, which))?;
+        self.save_ledger();
+        Ok(restored)
     }
 }
 

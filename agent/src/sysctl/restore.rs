@@ -201,7 +201,7 @@ fn report(restored: &Restored) {
         Outcome::Restored => info!(%key, old, new = original, why = "original", "set"),
         Outcome::Failed { reason } => warn!(%key, old, new = original, reason, "not restored"),
         Outcome::LeftAlone => {
-            info!(%key, value = old, original, "not restored: changed by another writer since")
+            info!(%key, value = old, original, "not restored: changed by another writer since");
         }
         Outcome::AlreadyThere | Outcome::Gone => {}
     }

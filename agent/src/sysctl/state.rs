@@ -1,7 +1,7 @@
 //! The state of a key.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use super::policy::OnConflict;
@@ -73,7 +73,7 @@ impl State {
 }
 
 /// A key as the engine sees it: what status, metrics and explain show.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
     /// The key in canonical form.

@@ -73,7 +73,7 @@ fn scrape_part(text: &mut String, scrapes: &Scrapes) {
     cost_table(text, "Of it private, RssAnon (MiB)", &sizes, 1, |cost| mib(cost.anonymous_kib));
     cost_table(text, "Series, most in an answer", &sizes, 0, |cost| cost.series as f64);
     let question =
-        "Series, fewest in an answer: the others were lost with an interface that vanished";
+        "Series, fewest in an answer (collectors that met a vanishing interface lose theirs)";
     cost_table(text, question, &sizes, 0, |cost| cost.fewest_series as f64);
     cost_table(text, "Size of an answer (KiB)", &sizes, 1, |cost| cost.bytes as f64 / 1024.0);
 }

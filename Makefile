@@ -1,0 +1,53 @@
+# make run     build and run the agent on its embedded default (without root it observes)
+# make test    install the peers that tests need, run all tests
+# make lint    rustfmt, clippy, dependency policy
+# make docs    bring generated documentation up to date
+# make bench   measure beside the peers (root; about 5 minutes)
+# make image   build the container image with docker or buildah
+
+CARGO ?= cargo
+export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+.PHONY: run build test peers lint docs bench image clean
+
+run: build
+	target/release/headroom run
+
+build:
+	$(CARGO) build --release --locked -p headroom
+
+# Debian's own packages; no service of theirs is started.
+PEERS = iproute2 procps prometheus prometheus-node-exporter systemd
+peers:
+	@.ci/install $(PEERS)
+
+# The kernel's neighbor tables and /proc/sys are one for all tests, so those that touch them take
+# turns; what needs no kernel runs side by side.
+test: peers
+	$(CARGO) test --locked -p headroom
+	$(CARGO) build --locked -p headroom
+	RUST_TEST_THREADS=1 $(CARGO) test --locked -p headroom-tests
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: dependency policy not checked"; fi
+
+SCHEMAS = config apply check diff explain restore status
+docs:
+	$(CARGO) build --locked -p headroom
+	@mkdir -p docs/reference docs/schemas
+	@for page in metrics keys profiles; do target/debug/headroom reference $$page > docs/reference/$$page.md; done
+	@for name in $(SCHEMAS); do target/debug/headroom schema $$name > docs/schemas/$$name.v1.json; done
+
+bench: build
+	@.ci/install $(PEERS)
+	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
+
+image:
+	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then docker build --build-arg REVISION=$(HEADROOM_REVISION) -t headroom:dev .; \
+	else buildah bud --build-arg REVISION=$(HEADROOM_REVISION) -t headroom:dev .; fi
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,169 @@
+//! The bridges' task: found over netlink, kept by link events, checked against `brif`.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{Instant as TokioInstant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::Context;
+use super::supervise::{Failure, blocking, current, recovered};
+use crate::kernel::links::{self, BridgeLink, LinkEvent, LinkEvents};
+use crate::kernel::netlink::DumpSocket;
+use crate::limits::bridge::{Bridge, Effect, Model};
+
+/// Events come in bursts; the count is taken once a burst is over, or at least this often in it.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Reading all links anew takes RTNL, so not more often than this.
+const RESYNC_EVERY: Duration = Duration::from_secs(1);
+/// Events are wake-ups only: without any, the truth is looked at all the same.
+const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// Watches every bridge of the host's namespace.
+pub async fn watch(mut context: Context) -> Result<(), Failure> {
+    // Subscribed before the first dump, so that nothing falls between the two.
+    let mut events = LinkEvents::subscribe(context.event_buffer)
+        .map_err(|error| format!("link events: {error}"))?;
+    let mut watcher =
+        Watcher { model: dump().await?, dumped: TokioInstant::now(), due: None, resync: false };
+    watcher.publish(&context, true).await?;
+    recovered(&context.node, "bridges");
+    loop {
+        let due = watcher.due.unwrap_or_else(|| TokioInstant::now() + RECHECK_EVERY);
+        tokio::select! {
+            event = events.next() => {
+                watcher.take(&context, event.ok_or("the socket for link events failed")?);
+            }
+            changed = context.config.changed() => {
+                changed.map_err(|_| "the agent is stopping".to_owned())?;
+                watcher.due = Some(TokioInstant::now());
+            }
+            () = sleep_until(due) => {
+                let idle = watcher.due.take().is_none();
+                watcher.publish(&context, idle).await?;
+            }
+        }
+    }
+}
+
+struct Watcher {
+    model: Model,
+    dumped: TokioInstant,
+    /// When the count is to be taken; `None`: nothing happened.
+    due: Option<TokioInstant>,
+    /// Whether events were lost.
+    resync: bool,
+}
+
+impl Watcher {
+    fn take(&mut self, context: &Context, event: LinkEvent) {
+        match self.model.apply(event) {
+            Effect::None => return,
+            Effect::Changed => {}
+            Effect::Resync => {
+                context.node.update(|state| state.netlink_overruns += 1);
+                debug!("the kernel dropped link events: all links are read anew");
+                self.resync = true;
+            }
+        }
+        self.due.get_or_insert_with(|| TokioInstant::now() + SETTLE);
+    }
+
+    /// Brings the picture up to date. `recheck`: also whether netlink knows other bridges.
+    async fn publish(&mut self, context: &Context, recheck: bool) -> Result<(), Failure> {
+        let started = Instant::now();
+        if recheck && !self.resync {
+            let (_, bridges) = blocking((), |()| {
+                DumpSocket::open().and_then(|mut socket| links::bridges(&mut socket))
+            })
+            .await?;
+            let mut bridges = bridges.map_err(|error| error.to_string())?;
+            bridges.sort_by(|a, b| a.name.cmp(&b.name));
+            self.resync = bridges != self.model.bridges();
+        }
+        let mut counted = self.count(context);
+        // The model and `brif` disagree when events are still on their way, or were lost without
+        // a word: an event with a name that is not UTF-8 is dropped by its parser.
+        if self.resync || counted.iter().any(|(_, agrees)| !agrees) {
+            if self.dumped.elapsed() < RESYNC_EVERY {
+                self.due = Some(self.dumped + RESYNC_EVERY);
+            } else {
+                self.model = dump().await?;
+                self.dumped = TokioInstant::now();
+                self.resync = false;
+                context.node.update(|state| state.netlink_resyncs += 1);
+                counted = self.count(context);
+            }
+        }
+        let bridges: Vec<Bridge> = counted.into_iter().map(|(bridge, _)| bridge).collect();
+        say_changes(context, &bridges);
+        context.node.update(|state| {
+            state.bridges = Some(bridges);
+            state.collected("bridges", None, started.elapsed());
+        });
+        Ok(())
+    }
+
+    /// Every watched bridge with its ports, and whether the model agrees with `brif`.
+    fn count(&self, context: &Context) -> Vec<(Bridge, bool)> {
+        let watch = &current(context).watch;
+        let watched = self.model.bridges().into_iter().filter(|bridge| watch.covers(&bridge.name));
+        watched
+            .map(|link| {
+                let told = self.model.ports(link.index);
+                let read = brif(context, &link);
+                let (ports, read_from) = match read {
+                    Some(count) => (count, "brif"),
+                    None => (told, "RTM_GETLINK"),
+                };
+                let limit = watch.bridge_port_limit;
+                (
+                    Bridge { name: link.name, ports, limit, read_from },
+                    read.is_none_or(|read| read == told),
+                )
+            })
+            .collect()
+    }
+}
+
+/// `None` where sysfs does not show this bridge, or cannot be read: then netlink's word stands.
+fn brif(context: &Context, link: &BridgeLink) -> Option<u64> {
+    match links::port_count(&context.roots.sys, link) {
+        Ok(count) => count.map(|count| count as u64),
+        Err(error) => {
+            debug!(reason = %error, "brif");
+            None
+        }
+    }
+}
+
+async fn dump() -> Result<Model, Failure> {
+    let (_, model) = blocking((), |()| {
+        let mut socket = DumpSocket::open()?;
+        let bridges = links::bridges(&mut socket)?;
+        Ok(Model::new(bridges, links::bridge_ports(&mut socket)?))
+    })
+    .await?;
+    model.map_err(|error: crate::kernel::netlink::NetlinkError| error.to_string())
+}
+
+/// One line when a bridge comes, goes, or reaches its limit.
+fn say_changes(context: &Context, now: &[Bridge]) {
+    let before = context.node.read(|state| state.bridges.clone()).unwrap_or_default();
+    let find =
+        |bridges: &[Bridge], name| bridges.iter().find(|bridge| bridge.name == name).cloned();
+    for bridge in now {
+        let earlier = find(&before, bridge.name.clone());
+        if earlier.is_none() {
+            info!(bridge = %bridge.name, ports = bridge.ports, limit = bridge.limit, "bridge found");
+        }
+        let was_full = earlier.is_some_and(|earlier| earlier.ports >= earlier.limit);
+        if bridge.ports >= bridge.limit && !was_full {
+            warn!(bridge = %bridge.name, ports = bridge.ports, "the bridge is full: the next port fails with EXFULL (exchange full)");
+        }
+    }
+    for bridge in before {
+        if find(now, bridge.name.clone()).is_none() {
+            info!(bridge = %bridge.name, "bridge gone");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The neighbor tables' tasks: the heart with its peak sampler, netlink, and the slow scan.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::Context;
+use super::supervise::{Failure, blocking, current, recovered};
+use crate::kernel::neighbor::{self, EntryCounts, Family, StatFile, Table};
+use crate::kernel::netlink::DumpSocket;
+use crate::kernel::netns;
+use crate::kernel::system;
+use crate::limits::neighbor::{Sampler, Scan};
+use crate::node::NodeState;
+use crate::sysctl::place::Net;
+
+/// Between two questions over netlink.
+const NETLINK_EVERY: Duration = Duration::from_secs(10);
+/// Share of a core that the scan may take: its interval stretches to stay below.
+const SCAN_SHARE: f64 = 0.0005;
+
+type SharedSampler = Option<Arc<Mutex<Sampler>>>;
+
+/// The statistics exist in the initial network namespace alone; elsewhere netlink is the source.
+fn sampler(context: &Context) -> SharedSampler {
+    let initial = context.place.net == Net::Initial;
+    initial.then(|| Arc::new(Mutex::new(Sampler::new(&context.roots.proc))))
+}
+
+fn sample(sampler: &SharedSampler, state: &mut NodeState, thresholds: bool) {
+    let Some(sampler) = sampler else { return };
+    let started = Instant::now();
+    let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = sampler.sample(&mut state.neighbor, thresholds);
+    let error = result.err().map(|error| error.to_string());
+    if state.collected("neighbor", error.clone(), started.elapsed()) {
+        match error {
+            Some(reason) => warn!(reason, "neighbor statistics cannot be read"),
+            None => info!("neighbor statistics can be read again"),
+        }
+    }
+}
+
+/// What a scrape reads: statistics and thresholds through kept descriptors, and the agent's own
+/// cost. No lock that pod creation holds is taken.
+pub fn prepare_scrape(context: &Context) {
+    let sampler = sampler(context);
+    let started_at = system::start_time();
+    context.node.on_scrape(move |state| {
+        sample(&sampler, state, true);
+        let started = Instant::now();
+        let usage = system::self_usage();
+        state.collected("process", usage.as_ref().err().cloned(), started.elapsed());
+        state.process =
+            usage.ok().map(|usage| system::SelfUsage { start_time: started_at, ..usage });
+    });
+}
+
+/// The main loop's heart: every second it beats, and samples the peak.
+pub async fn beat(context: Context) -> Result<(), Failure> {
+    let sampler = sampler(&context);
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        context.node.update(|state| {
+            state.heartbeat = Some(Instant::now());
+            sample(&sampler, state, false);
+            state.neighbor.iter_mut().for_each(crate::limits::neighbor::Neighbor::sample_peak);
+        });
+        recovered(&context.node, "heart");
+    }
+}
+
+/// Asks netlink for both tables, at its own pace and beside the scrapes: on kernels before 7.2 it
+/// takes RTNL.
+pub async fn ask_netlink(context: Context) -> Result<(), Failure> {
+    let mut asker = Asker { socket: None, proc_root: context.roots.proc.clone(), private: true };
+    loop {
+        let started = Instant::now();
+        let (back, answer) = blocking(asker, Asker::ask).await?;
+        asker = back;
+        let error = answer.as_ref().err().cloned();
+        let tables = answer.unwrap_or_default();
+        let changed = context.node.update(|state| {
+            for (neighbor, table) in state.neighbor.iter_mut().zip(tables) {
+                neighbor.table = table;
+            }
+            state.collected("neighbor-netlink", error.clone(), started.elapsed())
+        });
+        if let (true, Some(reason)) = (changed, error) {
+            warn!(reason, "neighbor tables over netlink");
+        }
+        recovered(&context.node, "neighbor-netlink");
+        sleep(NETLINK_EVERY).await;
+    }
+}
+
+struct Asker {
+    socket: Option<DumpSocket>,
+    proc_root: std::path::PathBuf,
+    /// Whether a namespace of one's own is worth trying.
+    private: bool,
+}
+
+impl Asker {
+    fn ask(&mut self) -> Result<[Option<Table>; 2], String> {
+        let mut tables = [None; 2];
+        for (slot, family) in tables.iter_mut().zip(Family::ALL) {
+            let before = self.fulls(family);
+            let table = self.table(family)?;
+            let after = self.fulls(family);
+            cross_check(family, before, table, after)?;
+            *slot = table;
+        }
+        Ok(tables)
+    }
+
+    /// Through a socket in an empty namespace where CAP_SYS_ADMIN allows one; else through a
+    /// fresh socket for each question, since the answer's tail of one message a device is left
+    /// unread.
+    fn table(&mut self, family: Family) -> Result<Option<Table>, String> {
+        if self.socket.is_none() && self.private {
+            self.socket = match netns::socket_in_empty_netns() {
+                Ok(socket) => Some(DumpSocket::over(socket).map_err(|error| error.to_string())?),
+                Err(error) => {
+                    debug!(reason = %error, "asking netlink from the host's namespace");
+                    self.private = false;
+                    None
+                }
+            };
+        }
+        let result = match &mut self.socket {
+            Some(socket) => neighbor::table(socket, family),
+            None => DumpSocket::open().and_then(|mut socket| neighbor::table(&mut socket, family)),
+        };
+        if result.is_err() {
+            self.socket = None;
+        }
+        result.map_err(|error| error.to_string())
+    }
+
+    fn fulls(&self, family: Family) -> Option<u64> {
+        StatFile::open(&self.proc_root, family).ok()?.read().ok()?.table_fulls
+    }
+}
+
+/// Both sources count the same events, so netlink's number lies between two looks at the file's.
+fn cross_check(
+    family: Family,
+    before: Option<u64>,
+    table: Option<Table>,
+    after: Option<u64>,
+) -> Result<(), String> {
+    let (Some(before), Some(table), Some(after)) = (before, table, after) else { return Ok(()) };
+    if (before..=after).contains(&table.table_fulls) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: netlink says table_fulls {}, /proc/net/stat {before} to {after}: one of them is misread",
+        family.table(),
+        table.table_fulls
+    ))
+}
+
+/// Scans the entries of the host's namespace, slowly: a dump walks the kernel's whole table.
+pub async fn scan(context: Context) -> Result<(), Failure> {
+    let loopback_exempt = context.place.kernel >= (6, 10);
+    let proc_root = context.roots.proc.clone();
+    loop {
+        let proc_root = proc_root.clone();
+        let started = Instant::now();
+        let (cost, result) = blocking(Duration::ZERO, move |cost: &mut Duration| {
+            let before = system::thread_cpu_time();
+            let result = Family::ALL.map(|family| scan_one(&proc_root, family, loopback_exempt));
+            *cost = system::thread_cpu_time().saturating_sub(before);
+            result
+        })
+        .await?;
+        let error = result.iter().find_map(|scan| scan.as_ref().err().cloned());
+        let changed = context.node.update(|state| {
+            for (neighbor, scan) in state.neighbor.iter_mut().zip(result) {
+                neighbor.scan = scan.ok();
+            }
+            state.collected("neighbor-scan", error.clone(), started.elapsed())
+        });
+        if let (true, Some(reason)) = (changed, error) {
+            warn!(reason, "neighbor entries cannot be scanned");
+        }
+        recovered(&context.node, "neighbor-scan");
+        let wait = current(&context).watch.neighbor_scan;
+        sleep(wait.max(cost.div_f64(SCAN_SHARE))).await;
+    }
+}
+
+fn scan_one(
+    proc_root: &std::path::Path,
+    family: Family,
+    loopback_exempt: bool,
+) -> Result<Scan, String> {
+    let entries = || StatFile::open(proc_root, family).ok()?.read().ok()?.entries;
+    let before = entries();
+    let counts: EntryCounts = DumpSocket::open()
+        .and_then(|mut socket| neighbor::scan(&mut socket, family, loopback_exempt))
+        .map_err(|error| error.to_string())?;
+    // Entries that this namespace does not show belong to others.
+    let complete = before.is_some_and(|entries| counts.entries >= entries);
+    Ok(Scan { counts, scanned: 1, skipped: 0, complete, at: SystemTime::now() })
+}

@@ -1,0 +1,100 @@
+//! The sysctl task: the first pass, then a sweep every few seconds.
+
+use std::time::Instant;
+
+use tokio::time::{Instant as TokioInstant, sleep_until};
+use tracing::{info, warn};
+
+use super::Context;
+use super::supervise::{Failure, blocking, current, recovered};
+use crate::config::{Config, Mode};
+use crate::kernel::netns::Netns;
+use crate::kernel::sysctl_file::SysctlTree;
+use crate::kernel::system;
+use crate::sysctl::engine::Engine;
+use crate::sysctl::ledger::Ledger;
+use crate::sysctl::state::{KeyStatus, State};
+
+/// Keeps every key at its value.
+pub async fn enforce(mut context: Context) -> Result<(), Failure> {
+    let mut config = current(&context);
+    let mut engine = engine(&context, &config)?;
+    restore(&mut engine, &config);
+    let mut said: Vec<(String, State)> = Vec::new();
+    loop {
+        let (back, (result, took)) = blocking(engine, |engine: &mut Engine| {
+            let started = Instant::now();
+            (engine.pass(started), started.elapsed())
+        })
+        .await?;
+        engine = back;
+        result.map_err(|error| error.to_string())?;
+        let keys = engine.status();
+        say_changes(&mut said, &keys);
+        context.node.update(|state| {
+            state.counters = engine.counters();
+            state.ledger_notice = engine.ledger_notice().map(str::to_owned);
+            state.keys = Some(keys);
+            state.collected("sysctl", None, took);
+        });
+        recovered(&context.node, "sysctl");
+        tokio::select! {
+            () = sleep_until(TokioInstant::now() + config.watch.sysctl_sweep) => {}
+            changed = context.config.changed() => {
+                changed.map_err(|_| "the agent is stopping".to_owned())?;
+                config = current(&context);
+                engine.configure(config.policies.clone());
+                engine.set_observe(config.mode == Mode::Observe);
+                restore(&mut engine, &config);
+            }
+        }
+    }
+}
+
+fn engine(context: &Context, config: &Config) -> Result<Engine, Failure> {
+    let roots = &context.roots;
+    let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
+        .map_err(|error| error.to_string())?;
+    let boot = system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?;
+    let (ledger, notice) = Ledger::open(&config.state, &boot);
+    let place = (*context.place).clone();
+    let observe = config.mode == Mode::Observe;
+    let mut engine = Engine::new(place, tree, Netns::Own, observe, ledger);
+    if let Some(notice) = notice {
+        engine.ledger_trouble(&notice);
+    }
+    engine.configure(config.policies.clone());
+    Ok(engine)
+}
+
+/// Puts back what an earlier run changed and the configuration no longer names.
+fn restore(engine: &mut Engine, config: &Config) {
+    if config.mode == Mode::Observe {
+        return;
+    }
+    if let Err(error) = engine.restore_unconfigured() {
+        warn!(reason = %error, "originals of keys that are no longer configured were not put back");
+    }
+}
+
+/// One line for each key that came into another state. Writes have lines of their own.
+fn say_changes(said: &mut Vec<(String, State)>, keys: &[KeyStatus]) {
+    let now: Vec<(String, State)> =
+        keys.iter().map(|key| (key.key.to_string(), key.state)).collect();
+    for (key, (name, state)) in keys.iter().zip(&now) {
+        if said.iter().any(|before| before == &(name.clone(), *state)) {
+            continue;
+        }
+        if matches!(state, State::InSync | State::Normalized) || key.in_sync {
+            continue;
+        }
+        let (state, value) = (state.label(), key.actual.as_deref());
+        let (want, reason) = (key.want.as_str(), key.detail.as_deref());
+        if key.required {
+            warn!(key = name, state, value, want, reason, "not as wanted");
+        } else {
+            info!(key = name, state, value, want, reason, "not as wanted");
+        }
+    }
+    *said = now;
+}

@@ -1,0 +1,127 @@
+//! `headroom diff`: what `apply` would change.
+
+use std::time::Instant;
+
+use headroom::agent::once;
+use headroom::sysctl::managed::show;
+use headroom::sysctl::state::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::output::Tone;
+use super::{Common, Exit, fail, out};
+
+/// What would change.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Diff {
+    /// Always `headroom.diff/v1`.
+    schema: &'static str,
+    /// What would be written, in that order.
+    changes: Vec<Change>,
+    /// Keys that are not as wanted and could not be written.
+    blocked: Vec<Blocked>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Change {
+    key: String,
+    from: String,
+    to: String,
+    want: String,
+    source: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Blocked {
+    key: String,
+    state: State,
+    want: String,
+    required: bool,
+    reason: Option<String>,
+}
+
+pub fn run(common: &Common) -> Exit {
+    let loaded = match common.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    // Opened for writing, to know what would be denied; nothing is written.
+    let mut engine = match once::engine(&loaded, &common.roots(), false) {
+        Ok(engine) => engine,
+        Err(why) => return fail(why),
+    };
+    let planned = match engine.preview(Instant::now()) {
+        Ok(planned) => planned,
+        Err(error) => return fail(error),
+    };
+    let keys = engine.status();
+    let key = |name: &str| keys.iter().find(|status| status.key.as_str() == name);
+    let changes = planned
+        .iter()
+        .map(|change| {
+            let status = key(change.key.as_str());
+            Change {
+                key: change.key.to_string(),
+                from: show(&change.from.to_string()),
+                to: show(&change.to.to_string()),
+                want: status.map(|status| status.want.clone()).unwrap_or_default(),
+                source: status.map(|status| status.source.clone()).unwrap_or_default(),
+            }
+        })
+        .collect();
+    let stuck = |state| {
+        matches!(state, State::Unsupported | State::Pending | State::Denied | State::Rejected)
+    };
+    let blocked = keys.iter().filter(|status| stuck(status.state)).map(|status| Blocked {
+        key: status.key.to_string(),
+        state: status.state,
+        want: status.want.clone(),
+        required: status.required,
+        reason: status.detail.clone(),
+    });
+    let diff = Diff { schema: "headroom.diff/v1", changes, blocked: blocked.collect() };
+    print(common, &diff);
+    // What is optional and cannot be had is no change that is outstanding.
+    let outstanding =
+        diff.blocked.iter().any(|blocked| blocked.required || blocked.state == State::Denied);
+    if diff.changes.is_empty() && !outstanding { Exit::Ok } else { Exit::Differs }
+}
+
+fn print(common: &Common, diff: &Diff) {
+    let out = out(&common.format);
+    if out.is_json() {
+        return out.document(diff);
+    }
+    if !diff.changes.is_empty() {
+        let rows: Vec<_> = diff
+            .changes
+            .iter()
+            .map(|change| {
+                let cells = [&change.key, &change.from, &change.to, &change.want, &change.source];
+                (Tone::Notable, cells.into_iter().cloned().collect())
+            })
+            .collect();
+        out.table(&["KEY", "NOW", "WOULD BE", "WANT", "FROM"], &rows);
+    }
+    if !diff.blocked.is_empty() {
+        let rows: Vec<_> = diff
+            .blocked
+            .iter()
+            .map(|blocked| {
+                let tone = if blocked.required { Tone::Bad } else { Tone::Notable };
+                let reason = blocked.reason.clone().unwrap_or_default();
+                (tone, vec![blocked.key.clone(), blocked.state.label().to_owned(), reason])
+            })
+            .collect();
+        if !diff.changes.is_empty() {
+            out.line("");
+        }
+        out.table(&["NOT POSSIBLE", "STATE", "WHY"], &rows);
+    }
+    if diff.changes.is_empty() {
+        out.line("nothing to change");
+    }
+}

@@ -1,0 +1,230 @@
+//! `headroom status`: this node.
+
+use std::time::Duration;
+
+use headroom::agent::once;
+use headroom::serve::client::{self, ClientError};
+use headroom::serve::status::Status;
+use headroom::sysctl::state::{KeyStatus, State};
+
+use super::output::{Output, Tone, or_dash};
+use super::{Common, Exit, fail, out, output};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn run(common: &Common) -> Exit {
+    let status = match client::get(&common.socket(), "/status.json", PATIENCE) {
+        Ok(response) => match serde_json::from_slice::<Status>(&response.body) {
+            Ok(status) => status,
+            Err(error) => {
+                return fail(format_args!(
+                    "the agent's answer is not understood: {error}; is it another version?"
+                ));
+            }
+        },
+        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => match look(common) {
+            Ok(status) => status,
+            Err(exit) => return exit,
+        },
+        Err(error) => return fail(error),
+    };
+    let out = out(&common.format);
+    if out.is_json() {
+        out.document(&status);
+    } else {
+        print(&out, &status);
+    }
+    judge(&status)
+}
+
+fn look(common: &Common) -> Result<Status, Exit> {
+    let loaded = common.load()?;
+    Ok(Status::of(&once::look(&loaded, &common.roots()), false))
+}
+
+fn judge(status: &Status) -> Exit {
+    let failing = status.ready == Some(false)
+        || status.collectors.iter().any(|collector| !collector.ok)
+        || status.host_netns.state == "wrong";
+    let drifted = status.keys.iter().any(|key| !key.in_sync && !excused(key));
+    match (failing, drifted) {
+        (true, _) => Exit::Degraded,
+        (false, true) => Exit::Differs,
+        (false, false) => Exit::Ok,
+    }
+}
+
+/// An optional key that this kernel does not have, or not yet, is no drift.
+fn excused(key: &KeyStatus) -> bool {
+    !key.required && matches!(key.state, State::Pending | State::Unsupported)
+}
+
+fn print(out: &Output, status: &Status) {
+    headline(out, status);
+    keys(out, status);
+    neighbors(out, status);
+    bridges(out, status);
+    for collector in status.collectors.iter().filter(|collector| !collector.ok) {
+        let why = collector.error.as_deref().unwrap_or("failed");
+        out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));
+    }
+    for notice in &status.notices {
+        output::error(notice);
+    }
+}
+
+fn headline(out: &Output, status: &Status) {
+    let config = match &status.config.path {
+        Some(path) => path.clone(),
+        None => format!("embedded default, profile {}", status.config.profiles.join(", ")),
+    };
+    out.heading(&format!(
+        "{} · headroom {} · kernel {}",
+        status.node, status.version, status.kernel
+    ));
+    out.line(format_args!("config {config} ({}), mode {}", status.config.hash, status.config.mode));
+    match (status.ready, status.from.as_str()) {
+        (Some(true), _) => out.line(format_args!("{} ready", out.paint(Tone::Good, "✓"))),
+        (Some(false), _) => {
+            out.line(format_args!("{} not ready", out.paint(Tone::Bad, "✗")));
+            for check in status.checks.iter().filter(|check| !check.ok) {
+                out.line(format_args!(
+                    "  {}: {}",
+                    check.name,
+                    check.reason.as_deref().unwrap_or("failed")
+                ));
+            }
+        }
+        (None, _) => out.line(format_args!(
+            "{} no agent answers: this is a look from outside, and nothing keeps the values",
+            out.paint(Tone::Notable, "!")
+        )),
+    }
+    if let Some(reason) = &status.host_netns.reason {
+        out.line(format_args!("{} wrong network namespace: {reason}", out.paint(Tone::Bad, "✗")));
+    }
+}
+
+fn keys(out: &Output, status: &Status) {
+    if status.keys.is_empty() {
+        return out.line("\nno keys are configured");
+    }
+    let met = status.keys.iter().filter(|key| key.in_sync).count();
+    out.line("");
+    out.heading(&format!("KEYS  {met} of {} as wanted", status.keys.len()));
+    out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(&status.keys));
+}
+
+/// One row a key: those that need attention first.
+pub fn key_rows(keys: &[KeyStatus]) -> Vec<(Tone, Vec<String>)> {
+    let mut rows: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let tone = tone(key);
+            let cells = vec![
+                tone.symbol().to_owned(),
+                key.key.to_string(),
+                or_dash(key.actual.as_ref()),
+                key.want.clone(),
+                key.state.label().to_owned(),
+                key.detail.clone().unwrap_or_default(),
+            ];
+            (tone, cells)
+        })
+        .collect();
+    let rank = |tone: &Tone| match tone {
+        Tone::Bad => 0,
+        Tone::Notable => 1,
+        Tone::Plain | Tone::Good => 2,
+    };
+    rows.sort_by_key(|(tone, _)| rank(tone));
+    rows
+}
+
+fn tone(key: &KeyStatus) -> Tone {
+    match key.state {
+        State::InSync | State::Normalized => Tone::Good,
+        State::Observed if key.in_sync => Tone::Good,
+        State::Pending | State::Unsupported if !key.required => Tone::Notable,
+        State::Observed | State::Yielded => Tone::Notable,
+        _ => Tone::Bad,
+    }
+}
+
+fn neighbors(out: &Output, status: &Status) {
+    if status.neighbor_tables.is_empty() {
+        return;
+    }
+    out.line("");
+    let rows: Vec<_> = status
+        .neighbor_tables
+        .iter()
+        .map(|table| {
+            let full = table.fullness_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0));
+            let basis = match table.basis.as_deref() {
+                Some("pinned") => "pinned entries",
+                Some(_) => "at most: entries that can be collected are counted too",
+                None => "",
+            };
+            let tone = match (table.fullness_ratio, table.basis.as_deref()) {
+                (Some(ratio), Some("pinned")) if ratio >= 0.9 => Tone::Bad,
+                (Some(ratio), _) if ratio >= 0.75 => Tone::Notable,
+                _ => Tone::Good,
+            };
+            let thresholds = table.gc_thresholds.map(|[a, b, c]| format!("{a}/{b}/{c}"));
+            let cells = vec![
+                tone.symbol().to_owned(),
+                table.family.clone(),
+                or_dash(table.entries),
+                or_dash(table.peak),
+                or_dash(table.pinned),
+                or_dash(table.exempt),
+                or_dash(thresholds),
+                or_dash(full),
+                or_dash(table.table_fulls),
+                basis.to_owned(),
+            ];
+            (tone, cells)
+        })
+        .collect();
+    out.heading("NEIGHBOR TABLES  shared by all pods");
+    let header = [
+        "",
+        "FAMILY",
+        "ENTRIES",
+        "PEAK",
+        "PINNED*",
+        "EXEMPT*",
+        "GC_THRESH1/2/3",
+        "FULL",
+        "OVERFLOWS",
+        "OF",
+    ];
+    out.table(&header, &rows);
+    if status.neighbor_tables.iter().any(|table| table.pinned.is_some()) {
+        out.line("* of the host's own namespace");
+    }
+}
+
+fn bridges(out: &Output, status: &Status) {
+    out.line("");
+    if status.bridges.is_empty() {
+        return out.line("no bridges");
+    }
+    let rows: Vec<_> = status
+        .bridges
+        .iter()
+        .map(|bridge| {
+            let tone = match bridge.ports * 100 / bridge.limit.max(1) {
+                95.. => Tone::Bad,
+                80.. => Tone::Notable,
+                _ => Tone::Good,
+            };
+            let left = bridge.limit.saturating_sub(bridge.ports);
+            let ports = format!("{} of {}", bridge.ports, bridge.limit);
+            (tone, vec![tone.symbol().to_owned(), bridge.name.clone(), ports, left.to_string()])
+        })
+        .collect();
+    out.heading("BRIDGES");
+    out.table(&["", "BRIDGE", "PORTS", "FREE"], &rows);
+}

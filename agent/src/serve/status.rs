@@ -1,0 +1,296 @@
+//! The whole picture as one document, for `headroom status`.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::metrics::REVISION;
+use crate::kernel::neighbor::Family;
+use crate::limits;
+use crate::limits::neighbor::Basis;
+use crate::node::{Checks, NodeState};
+use crate::sysctl::place::Net;
+use crate::sysctl::state::KeyStatus;
+
+/// The document's version.
+pub const SCHEMA: &str = "headroom.status/v1";
+
+/// This node.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Always `headroom.status/v1`.
+    pub schema: String,
+    /// `agent`: the running agent says so. `cli`: no agent answered, so the command looked itself.
+    pub from: String,
+    /// The agent's version.
+    pub version: String,
+    /// The commit it was built from.
+    pub revision: String,
+    /// The node's name.
+    pub node: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The configuration in force.
+    pub config: Config,
+    /// The network namespace: `initial`, `given` or `wrong`, and the evidence if wrong.
+    pub host_netns: HostNetns,
+    /// Whether every readiness check passes. Absent where no agent runs.
+    pub ready: Option<bool>,
+    /// The readiness checks.
+    pub checks: Vec<CheckResult>,
+    /// Every configured key.
+    pub keys: Vec<KeyStatus>,
+    /// The neighbor tables.
+    pub neighbor_tables: Vec<NeighborTable>,
+    /// Every watched bridge.
+    pub bridges: Vec<Bridge>,
+    /// Every limit.
+    pub limits: Vec<Limit>,
+    /// How the reading of each source went.
+    pub collectors: Vec<Collector>,
+    /// What is wrong beside that, in words.
+    pub notices: Vec<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// `file` or `embedded`.
+    pub source: String,
+    /// The file.
+    pub path: Option<String>,
+    /// Hash of its text.
+    pub hash: String,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// Profiles in force.
+    pub profiles: Vec<String>,
+    /// Why the last reload failed; the last good one is in force.
+    pub reload_error: Option<String>,
+    /// When it was loaded, in seconds since the epoch.
+    pub loaded_at: Option<u64>,
+}
+
+/// Where the agent is.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostNetns {
+    /// `initial`, `given`, `wrong` or `unknown`.
+    pub state: String,
+    /// The evidence where it is wrong.
+    pub reason: Option<String>,
+}
+
+/// One readiness check.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckResult {
+    /// Its name.
+    pub name: String,
+    /// Whether it passes.
+    pub ok: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// One neighbor table.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NeighborTable {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Entries of all namespaces.
+    pub entries: Option<u64>,
+    /// Most entries since the agent started.
+    pub peak: Option<u64>,
+    /// Entries that the thresholds do not count, where scanned.
+    pub exempt: Option<u64>,
+    /// Entries that cannot be collected, where scanned.
+    pub pinned: Option<u64>,
+    /// gc_thresh1, 2 and 3.
+    pub gc_thresholds: Option<[u64; 3]>,
+    /// Fullness against gc_thresh3.
+    pub fullness_ratio: Option<f64>,
+    /// What the ratio is made of: `pinned` or `entries`, an upper bound.
+    pub basis: Option<String>,
+    /// Failed allocations since boot.
+    pub table_fulls: Option<u64>,
+    /// Forced garbage collections since boot.
+    pub forced_gc_runs: Option<u64>,
+}
+
+/// One bridge.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    /// Interface name, escaped.
+    pub name: String,
+    /// Its ports.
+    pub ports: u64,
+    /// How many it can have.
+    pub limit: u64,
+}
+
+/// One limit of one object.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// Which limit.
+    pub limit: String,
+    /// Of what.
+    pub object: String,
+    /// In use.
+    pub used: Option<u64>,
+    /// The maximum.
+    pub max: Option<u64>,
+    /// How often it was hit since boot.
+    pub hits: Option<u64>,
+    /// `exact` or `upper-bound`.
+    pub exactness: limits::Exactness,
+    /// Where `used` was read.
+    pub read_from: String,
+    /// The key that raises it.
+    pub raised_by: Option<String>,
+}
+
+/// How the reading of a source went.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Collector {
+    /// Its name.
+    pub name: String,
+    /// Whether it was read.
+    pub ok: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// The document of a picture. `agent`: a running agent's.
+    #[must_use]
+    pub fn of(state: &NodeState, agent: bool) -> Self {
+        let checks = if agent { state.checks(Checks::Ready, Instant::now()) } else { Vec::new() };
+        Self {
+            schema: SCHEMA.to_owned(),
+            from: if agent { "agent" } else { "cli" }.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: REVISION.to_owned(),
+            node: state.node.clone(),
+            kernel: state.kernel.clone(),
+            config: config(state),
+            host_netns: host_netns(state),
+            ready: agent.then(|| checks.iter().all(|check| check.result.is_ok())),
+            checks: checks
+                .into_iter()
+                .map(|check| CheckResult {
+                    name: check.name.to_owned(),
+                    ok: check.result.is_ok(),
+                    reason: check.result.err(),
+                })
+                .collect(),
+            keys: state.keys.clone().unwrap_or_default(),
+            neighbor_tables: neighbor_tables(state),
+            bridges: bridges(state),
+            limits: limits::all(state).into_iter().map(limit).collect(),
+            collectors: collectors(state),
+            notices: notices(state),
+        }
+    }
+}
+
+fn config(state: &NodeState) -> Config {
+    let config = &state.config;
+    let since_epoch =
+        |at: SystemTime| at.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+    Config {
+        source: config.source.to_owned(),
+        path: config.path.clone(),
+        hash: config.hash.clone(),
+        mode: config.mode.to_owned(),
+        profiles: config.profiles.clone(),
+        reload_error: config.error.clone(),
+        loaded_at: config.loaded_at.and_then(since_epoch),
+    }
+}
+
+fn host_netns(state: &NodeState) -> HostNetns {
+    let (name, reason) = match &state.net {
+        None => ("unknown", None),
+        Some(Net::Initial) => ("initial", None),
+        Some(Net::Given) => ("given", None),
+        Some(Net::Wrong(evidence)) => ("wrong", Some(evidence.clone())),
+    };
+    HostNetns { state: name.to_owned(), reason }
+}
+
+fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
+    let known = Family::ALL.into_iter().zip(&state.neighbor);
+    known
+        .filter(|(_, neighbor)| neighbor.entries().is_some())
+        .map(|(family, neighbor)| {
+            let fullness = neighbor.fullness();
+            NeighborTable {
+                family: family.label().to_owned(),
+                entries: neighbor.entries(),
+                peak: neighbor.peak,
+                exempt: neighbor.scan.map(|scan| scan.counts.exempt),
+                pinned: neighbor.scan.map(|scan| scan.counts.pinned),
+                gc_thresholds: neighbor.gc_thresholds(),
+                fullness_ratio: fullness.map(|fullness| fullness.ratio),
+                basis: fullness.map(|fullness: limits::neighbor::Fullness| {
+                    Basis::label(fullness.basis).to_owned()
+                }),
+                table_fulls: neighbor.table_fulls(),
+                forced_gc_runs: neighbor.forced_gc_runs(),
+            }
+        })
+        .collect()
+}
+
+fn bridges(state: &NodeState) -> Vec<Bridge> {
+    let bridges = state.bridges.iter().flatten();
+    bridges
+        .map(|bridge| Bridge {
+            name: bridge.name.to_string(),
+            ports: bridge.ports,
+            limit: bridge.limit,
+        })
+        .collect()
+}
+
+fn limit(limit: limits::Limit) -> Limit {
+    Limit {
+        limit: limit.limit.to_owned(),
+        object: limit.object,
+        used: limit.used,
+        max: limit.max,
+        hits: limit.hits,
+        exactness: limit.exactness,
+        read_from: limit.read_from.to_owned(),
+        raised_by: limit.raised_by.map(str::to_owned),
+    }
+}
+
+fn collectors(state: &NodeState) -> Vec<Collector> {
+    let collectors = state.collectors.iter();
+    collectors
+        .map(|(name, collector)| Collector {
+            name: (*name).to_owned(),
+            ok: collector.error.is_none(),
+            error: collector.error.clone(),
+        })
+        .collect()
+}
+
+fn notices(state: &NodeState) -> Vec<String> {
+    let reload =
+        state.config.error.iter().map(|error| format!("configuration not reloaded: {error}"));
+    let listeners = state.listeners.values().filter_map(|result| result.as_ref().err().cloned());
+    let tasks = state.tasks.iter().filter_map(|(name, task)| {
+        task.failure.as_ref().map(|failure| format!("task {name} failed: {failure}"))
+    });
+    state.ledger_notice.iter().cloned().chain(reload).chain(listeners).chain(tasks).collect()
+}
