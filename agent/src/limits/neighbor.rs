@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -194,21 +195,29 @@ impl Sampler {
         let mut result = Ok(());
         for (sampler, table) in self.families.iter_mut().zip(tables) {
             let stat = sampler.stat(&self.proc_root);
-            let limits =
-                if thresholds { sampler.thresholds(&self.proc_root).map(Some) } else { Ok(None) };
-            table.stat = stat.as_ref().ok().copied();
-            if let Ok(Some(limits)) = &limits {
-                table.thresholds = Some(*limits);
-            } else if limits.is_err() {
-                table.thresholds = None;
+            if stat.as_ref().is_err_and(|error| sampler.no_such_family(error)) {
+                (table.stat, table.thresholds) = (None, None);
+                continue;
             }
-            result = result.and(stat.map(drop)).and(limits.map(drop));
+            table.stat = stat.as_ref().ok().copied();
+            result = result.and(stat.map(drop));
+            if thresholds {
+                let limits = sampler.thresholds(&self.proc_root);
+                table.thresholds = limits.as_ref().ok().copied();
+                result = result.and(limits.map(drop));
+            }
         }
         result
     }
 }
 
 impl FamilySampler {
+    /// A kernel started with `ipv6.disable=1` has no IPv6 table: nothing failed.
+    fn no_such_family(&self, error: &StatError) -> bool {
+        let absent = matches!(error, StatError::File(error) if error.errno == Errno::ENOENT);
+        self.family == Family::Ipv6 && absent
+    }
+
     fn stat(&mut self, proc_root: &Path) -> Result<TableStat, StatError> {
         let mut file = match self.stat.take() {
             Some(file) => file,

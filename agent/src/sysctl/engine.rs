@@ -73,13 +73,17 @@ impl Engine {
         }
     }
 
-    /// Sets what is wanted. A key whose policy stays the same keeps its history.
+    /// Sets what is wanted. A key of which the same is wanted keeps its history; what the kernel
+    /// refused is tried again.
     pub fn configure(&mut self, policies: BTreeMap<Key, Policy>) {
         let mut known: BTreeMap<Key, Managed> =
             self.keys.drain(..).map(|managed| (managed.key.clone(), managed)).collect();
         for (key, policy) in policies {
-            let kept = known.remove(&key).filter(|managed| managed.policy == policy);
-            self.keys.push(kept.unwrap_or_else(|| Managed::new(key, policy)));
+            let kept = known.remove(&key).filter(|managed| managed.policy.asks_the_same(&policy));
+            self.keys.push(match kept {
+                Some(managed) => managed.reconfigured(policy),
+                None => Managed::new(key, policy),
+            });
         }
     }
 
@@ -136,7 +140,7 @@ impl Engine {
                 info!(
                     key = %managed.key,
                     value = managed.shown().unwrap_or_default(),
-                    want = %managed.policy.want,
+                    want = managed.policy.want.to_string(),
                     "drifted: another writer changed it"
                 );
             }
@@ -229,14 +233,14 @@ impl Engine {
             }
         };
         let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
-        let why = &managed.policy;
+        let why = format!("{} ({})", managed.policy.want, managed.policy.source);
         if result == WriteResult::Ok {
-            let now = managed.shown().unwrap_or_default();
-            info!(key = %change.key, old, new = now, why = %format_args!("{} ({})", why.want, why.source), "set");
+            let new = managed.shown().unwrap_or(new);
+            info!(key = %change.key, old, new, why, "set");
         } else {
-            let reason =
-                trouble.or_else(|| managed.status(false, &self.ledger).detail).unwrap_or_default();
-            warn!(key = %change.key, old, new, why = %format_args!("{} ({})", why.want, why.source), reason, "not set");
+            let detail = managed.status(false, &self.ledger).detail;
+            let reason = trouble.or(detail);
+            warn!(key = %change.key, old, new, why, reason, "not set");
         }
         result
     }

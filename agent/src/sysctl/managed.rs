@@ -101,6 +101,12 @@ impl Managed {
         }
     }
 
+    /// The same key under a policy that asks the same. What was refused is tried again.
+    #[must_use]
+    pub fn reconfigured(self, policy: Policy) -> Self {
+        Self { policy, held: None, ..self }
+    }
+
     /// Reads the key. Whether its value changed since the last look.
     pub fn look(
         &mut self,
@@ -168,13 +174,25 @@ impl Managed {
             }
             self.text = Some(raw);
         }
-        if let (None, Some(shape)) = (&self.goal, self.shape) {
-            let why = self.policy.want.compile(shape).err().map(|error| error.to_string());
-            self.obstacle = Some(Obstacle::Unfit(why.unwrap_or_default()));
+        if let Some(why) = self.unfit() {
+            self.obstacle = Some(Obstacle::Unfit(why));
         } else if let Some(error) = self.file.as_ref().and_then(SysctlFile::write_error) {
             self.obstacle = Some(Obstacle::Denied(error.to_string()));
         }
         !same
+    }
+
+    /// Why the policy cannot be held against what the file shows, if so.
+    fn unfit(&self) -> Option<String> {
+        let (shape, actual) = (self.shape?, self.actual.as_ref()?);
+        match &self.goal {
+            None => self.policy.want.compile(shape).err().map(|error| error.to_string()),
+            Some(Goal::Bounds { .. }) if actual.ints().is_none() => {
+                let shown = self.shown().unwrap_or_default();
+                Some(format!("min and max need integers, and the kernel shows `{shown}`"))
+            }
+            Some(_) => None,
+        }
     }
 
     fn stop(&mut self, obstacle: Obstacle) -> bool {

@@ -86,6 +86,14 @@ pub struct Policy {
     pub reason: Option<String>,
 }
 
+impl Policy {
+    /// Whether another policy asks the same, wherever it was written.
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.want == other.want && self.on_conflict == other.on_conflict
+    }
+}
+
 /// Why a policy cannot be held against a key of some shape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
