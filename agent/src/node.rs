@@ -149,6 +149,23 @@ impl NodeState {
         changed
     }
 
+    /// A task failed: what it last knew is not shown as if it were fresh.
+    pub fn lost(&mut self, task: &'static str, failure: String) {
+        match task {
+            "bridges" => self.bridges = None,
+            "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
+            "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
+            "sysctl" => self.keys = None,
+            // Not a collector: there are no numbers to lose.
+            _ => {
+                self.tasks.entry(task).or_default().failure = Some(failure);
+                return;
+            }
+        }
+        self.collected(task, Some(failure.clone()), Duration::ZERO);
+        self.tasks.entry(task).or_default().failure = Some(failure);
+    }
+
     /// Whether the agent is where it should be.
     #[must_use]
     pub fn in_host_netns(&self) -> bool {

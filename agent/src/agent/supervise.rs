@@ -98,10 +98,7 @@ async fn keep_running(name: &'static str, node: Node, make: Box<dyn Fn() -> Work
             again_in_ms = pause.as_millis() as u64,
             "a task failed"
         );
-        node.update(|state| {
-            let task = state.tasks.entry(name).or_default();
-            task.failure = Some(failure);
-        });
+        node.update(|state| state.lost(name, failure));
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         node.update(|state| state.tasks.entry(name).or_default().restarts += 1);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -68,13 +68,21 @@ pub fn lock(directory: &Path, me: &str) -> Result<Lock, LockError> {
     }
 }
 
-/// Creates the directory, for its owner alone.
+/// Creates the directory, for its owner alone. One that is there must belong to this user or to
+/// root: in a shared `/tmp` somebody else could have made it first.
 pub fn create(directory: &Path) -> Result<(), FileError> {
+    let fail = |error: &io::Error| FileError::new(Access::Open, directory, of_io(error));
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| FileError::new(Access::Open, directory, of_io(&error)))
+        .map_err(|error| fail(&error))?;
+    let owner = fs::metadata(directory).map_err(|error| fail(&error))?.uid();
+    if owner != 0 && owner != super::system::user_id() {
+        return Err(FileError::new(Access::Open, directory, Errno::EACCES)
+            .meaning(format!("it belongs to user {owner}")));
+    }
+    Ok(())
 }
 
 /// Reads a file of at most `longest` bytes; `None` if it does not exist.
