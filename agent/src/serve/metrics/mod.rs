@@ -129,20 +129,24 @@ impl Families {
         }
     }
 
-    fn finish(self) -> Vec<MetricFamily> {
-        let mut series = self.0;
-        series.sort_by_key(|(spec, _)| spec.name);
-        let mut families: Vec<MetricFamily> = Vec::new();
-        for group in series.chunk_by(|(a, _), (b, _)| a.name == b.name) {
-            let Some((spec, _)) = group.first() else { continue };
+    fn finish(mut self) -> Vec<MetricFamily> {
+        self.0.sort_by_key(|(spec, _)| spec.name);
+        let mut groups: Vec<(&Spec, Vec<Metric>)> = Vec::new();
+        for (spec, metric) in self.0 {
+            match groups.last_mut() {
+                Some((last, metrics)) if last.name == spec.name => metrics.push(metric),
+                _ => groups.push((spec, vec![metric])),
+            }
+        }
+        let family = |(spec, metrics): (&Spec, Vec<Metric>)| {
             let mut family = MetricFamily::default();
             family.set_name(spec.name.to_owned());
             family.set_help(spec.help.to_owned());
             family.set_field_type(spec.kind.proto());
-            family.set_metric(group.iter().map(|(_, metric)| metric.clone()).collect());
-            families.push(family);
-        }
-        families
+            family.set_metric(metrics);
+            family
+        };
+        groups.into_iter().map(family).collect()
     }
 }
 
