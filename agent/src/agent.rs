@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::load::{Loaded, Origin, load};
-use crate::config::{Config, HostNetns, LogLevel};
+use crate::config::{Config, LogLevel};
 use crate::kernel::state_dir::{self, LockError};
 use crate::kernel::system;
 use crate::node::{ConfigState, Node};
@@ -101,7 +101,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
     let _lock = lock(&loaded.config)?;
 
     let node = Node::default();
-    let place = Place::look(&roots.proc, loaded.config.host_netns == HostNetns::Current);
+    let place = once::place(&loaded.config, &roots);
     introduce(&node, &loaded, &place);
     let metrics = Arc::new(Metrics::new(node.clone())?);
     let (send_config, config) = watch::channel(Arc::new(loaded.config.clone()));

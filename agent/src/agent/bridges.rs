@@ -1,5 +1,6 @@
 //! The bridges' task: found over netlink, kept by link events, checked against `brif`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -7,8 +8,9 @@ use tracing::{debug, info, warn};
 
 use super::Context;
 use super::supervise::{Failure, blocking, current, recovered};
+use crate::config::Watch;
 use crate::kernel::links::{self, BridgeLink, LinkEvent, LinkEvents};
-use crate::kernel::netlink::DumpSocket;
+use crate::kernel::netlink::{DumpSocket, NetlinkError};
 use crate::limits::bridge::{Bridge, Effect, Model};
 
 /// Events come in bursts; the count is taken once a burst is over, or at least this often in it.
@@ -80,7 +82,7 @@ impl Watcher {
             bridges.sort_by(|a, b| a.name.cmp(&b.name));
             self.resync = bridges != self.model.bridges();
         }
-        let mut counted = self.count(context);
+        let mut counted = count(&self.model, &current(context).watch, &context.roots.sys);
         // The model and `brif` disagree when events are still on their way, or were lost without
         // a word: an event with a name that is not UTF-8 is dropped by its parser.
         if self.resync || counted.iter().any(|(_, agrees)| !agrees) {
@@ -91,7 +93,7 @@ impl Watcher {
                 self.dumped = TokioInstant::now();
                 self.resync = false;
                 context.node.update(|state| state.netlink_resyncs += 1);
-                counted = self.count(context);
+                counted = count(&self.model, &current(context).watch, &context.roots.sys);
             }
         }
         let bridges: Vec<Bridge> = counted.into_iter().map(|(bridge, _)| bridge).collect();
@@ -102,32 +104,29 @@ impl Watcher {
         });
         Ok(())
     }
+}
 
-    /// Every watched bridge with its ports, and whether the model agrees with `brif`.
-    fn count(&self, context: &Context) -> Vec<(Bridge, bool)> {
-        let watch = &current(context).watch;
-        let watched = self.model.bridges().into_iter().filter(|bridge| watch.covers(&bridge.name));
-        watched
-            .map(|link| {
-                let told = self.model.ports(link.index);
-                let read = brif(context, &link);
-                let (ports, read_from) = match read {
-                    Some(count) => (count, "brif"),
-                    None => (told, "RTM_GETLINK"),
-                };
-                let limit = watch.bridge_port_limit;
-                (
-                    Bridge { name: link.name, ports, limit, read_from },
-                    read.is_none_or(|read| read == told),
-                )
-            })
-            .collect()
-    }
+/// Every watched bridge with its ports, and whether the model agrees with `brif`.
+pub fn count(model: &Model, watch: &Watch, sys_root: &Path) -> Vec<(Bridge, bool)> {
+    let watched = model.bridges().into_iter().filter(|bridge| watch.covers(&bridge.name));
+    watched
+        .map(|link| {
+            let told = model.ports(link.index);
+            let read = brif(sys_root, &link);
+            let (ports, read_from) = match read {
+                Some(count) => (count, "brif"),
+                None => (told, "RTM_GETLINK"),
+            };
+            let limit = watch.bridge_port_limit;
+            let agrees = read.is_none_or(|read| read == told);
+            (Bridge { name: link.name, ports, limit, read_from }, agrees)
+        })
+        .collect()
 }
 
 /// `None` where sysfs does not show this bridge, or cannot be read: then netlink's word stands.
-fn brif(context: &Context, link: &BridgeLink) -> Option<u64> {
-    match links::port_count(&context.roots.sys, link) {
+fn brif(sys_root: &Path, link: &BridgeLink) -> Option<u64> {
+    match links::port_count(sys_root, link) {
         Ok(count) => count.map(|count| count as u64),
         Err(error) => {
             debug!(reason = %error, "brif");
@@ -136,14 +135,16 @@ fn brif(context: &Context, link: &BridgeLink) -> Option<u64> {
     }
 }
 
+/// Bridges and ports as netlink has them now.
+pub fn dump_links() -> Result<Model, NetlinkError> {
+    let mut socket = DumpSocket::open()?;
+    let bridges = links::bridges(&mut socket)?;
+    Ok(Model::new(bridges, links::bridge_ports(&mut socket)?))
+}
+
 async fn dump() -> Result<Model, Failure> {
-    let (_, model) = blocking((), |()| {
-        let mut socket = DumpSocket::open()?;
-        let bridges = links::bridges(&mut socket)?;
-        Ok(Model::new(bridges, links::bridge_ports(&mut socket)?))
-    })
-    .await?;
-    model.map_err(|error: crate::kernel::netlink::NetlinkError| error.to_string())
+    let (_, model) = blocking((), |()| dump_links()).await?;
+    model.map_err(|error| error.to_string())
 }
 
 /// One line when a bridge comes, goes, or reaches its limit.

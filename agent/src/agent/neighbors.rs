@@ -1,5 +1,6 @@
 //! The neighbor tables' tasks: the heart with its peak sampler, netlink, and the slow scan.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -100,7 +101,7 @@ pub async fn ask_netlink(context: Context) -> Result<(), Failure> {
 
 struct Asker {
     socket: Option<DumpSocket>,
-    proc_root: std::path::PathBuf,
+    proc_root: PathBuf,
     /// Whether a namespace of one's own is worth trying.
     private: bool,
 }
@@ -167,14 +168,14 @@ fn cross_check(
 
 /// Scans the entries of the host's namespace, slowly: a dump walks the kernel's whole table.
 pub async fn scan(context: Context) -> Result<(), Failure> {
-    let loopback_exempt = context.place.kernel >= (6, 10);
+    let kernel = context.place.kernel;
     let proc_root = context.roots.proc.clone();
     loop {
         let proc_root = proc_root.clone();
         let started = Instant::now();
         let (cost, result) = blocking(Duration::ZERO, move |cost: &mut Duration| {
             let before = system::thread_cpu_time();
-            let result = Family::ALL.map(|family| scan_one(&proc_root, family, loopback_exempt));
+            let result = Family::ALL.map(|family| scan_one(&proc_root, family, kernel));
             *cost = system::thread_cpu_time().saturating_sub(before);
             result
         })
@@ -195,13 +196,11 @@ pub async fn scan(context: Context) -> Result<(), Failure> {
     }
 }
 
-fn scan_one(
-    proc_root: &std::path::Path,
-    family: Family,
-    loopback_exempt: bool,
-) -> Result<Scan, String> {
-    let entries = || StatFile::open(proc_root, family).ok()?.read().ok()?.entries;
-    let before = entries();
+/// Scans the entries of the calling thread's namespace.
+pub fn scan_one(proc_root: &Path, family: Family, kernel: (u32, u32)) -> Result<Scan, String> {
+    let loopback_exempt = kernel >= (6, 10);
+    let before =
+        StatFile::open(proc_root, family).ok().and_then(|mut file| file.read().ok()?.entries);
     let counts: EntryCounts = DumpSocket::open()
         .and_then(|mut socket| neighbor::scan(&mut socket, family, loopback_exempt))
         .map_err(|error| error.to_string())?;

@@ -2,35 +2,45 @@
 
 use std::time::Instant;
 
+use super::bridges;
+use super::neighbors::scan_one;
 use super::{Roots, config_state};
-use crate::config::HostNetns;
 use crate::config::load::Loaded;
-use crate::kernel::links;
+use crate::config::{Config, HostNetns};
 use crate::kernel::neighbor::{self, Family};
 use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns::Netns;
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::system;
-use crate::limits::bridge::{Bridge, Model};
-use crate::limits::neighbor::{Sampler, Scan};
+use crate::limits::neighbor::Sampler;
 use crate::node::NodeState;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
 
-/// An engine for one command. `observe`: it only looks.
-pub fn engine(loaded: &Loaded, roots: &Roots, observe: bool) -> Result<Engine, String> {
-    let place = Place::look(&roots.proc, loaded.config.host_netns == HostNetns::Current);
+/// An engine over a configuration's keys. `observe`: it only looks.
+pub fn engine(
+    config: &Config,
+    roots: &Roots,
+    place: Place,
+    observe: bool,
+) -> Result<Engine, String> {
     let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
         .map_err(|error| error.to_string())?;
     let boot = system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?;
-    let (ledger, notice) = Ledger::open(&loaded.config.state, &boot);
+    let (ledger, notice) = Ledger::open(&config.state, &boot);
     let mut engine = Engine::new(place, tree, Netns::Own, observe, ledger);
     if let Some(notice) = notice {
         engine.ledger_trouble(&notice);
     }
-    engine.configure(loaded.config.policies.clone());
+    engine.configure(config.policies.clone());
     Ok(engine)
+}
+
+/// Where this process finds itself.
+#[must_use]
+pub fn place(config: &Config, roots: &Roots) -> Place {
+    Place::look(&roots.proc, config.host_netns == HostNetns::Current)
 }
 
 /// The picture of this moment.
@@ -39,17 +49,17 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     let mut state = NodeState::default();
     (state.kernel, state.node) = system::uname();
     state.config = config_state(loaded);
-    let place = Place::look(&roots.proc, loaded.config.host_netns == HostNetns::Current);
+    let place = place(&loaded.config, roots);
     collect(&mut state, "sysctl", |state| {
-        let mut engine = engine(loaded, roots, true)?;
+        let mut engine = engine(&loaded.config, roots, place.clone(), true)?;
         engine.pass(Instant::now()).map_err(|error| error.to_string())?;
         state.keys = Some(engine.status());
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);
         Ok(())
     });
     if !matches!(place.net, Net::Wrong(_)) {
-        collect(&mut state, "neighbor", |state| neighbors(state, roots, &place));
-        collect(&mut state, "bridges", |state| bridges(state, loaded, roots));
+        collect(&mut state, "neighbor", |state| look_at_neighbors(state, roots, &place));
+        collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
     }
     state.net = Some(place.net);
     state
@@ -65,39 +75,23 @@ fn collect(
     state.collected(name, error, started.elapsed());
 }
 
-fn neighbors(state: &mut NodeState, roots: &Roots, place: &Place) -> Result<(), String> {
+fn look_at_neighbors(state: &mut NodeState, roots: &Roots, place: &Place) -> Result<(), String> {
     if place.net == Net::Initial {
         Sampler::new(&roots.proc)
             .sample(&mut state.neighbor, true)
             .map_err(|error| error.to_string())?;
     }
     for (slot, family) in state.neighbor.iter_mut().zip(Family::ALL) {
-        let fresh = || DumpSocket::open().map_err(|error| error.to_string());
-        slot.table = neighbor::table(&mut fresh()?, family).map_err(|error| error.to_string())?;
-        let counts = neighbor::scan(&mut fresh()?, family, place.kernel >= (6, 10))
-            .map_err(|error| error.to_string())?;
-        let complete = slot.entries().is_some_and(|entries| counts.entries >= entries);
-        let at = std::time::SystemTime::now();
-        slot.scan = Some(Scan { counts, scanned: 1, skipped: 0, complete, at });
+        let mut socket = DumpSocket::open().map_err(|error| error.to_string())?;
+        slot.table = neighbor::table(&mut socket, family).map_err(|error| error.to_string())?;
+        slot.scan = Some(scan_one(&roots.proc, family, place.kernel)?);
     }
     Ok(())
 }
 
-fn bridges(state: &mut NodeState, loaded: &Loaded, roots: &Roots) -> Result<(), String> {
-    let mut socket = DumpSocket::open().map_err(|error| error.to_string())?;
-    let found = links::bridges(&mut socket).map_err(|error| error.to_string())?;
-    let ports = links::bridge_ports(&mut socket).map_err(|error| error.to_string())?;
-    let model = Model::new(found, ports);
-    let watch = &loaded.config.watch;
-    let mut bridges = Vec::new();
-    for link in model.bridges().into_iter().filter(|link| watch.covers(&link.name)) {
-        let counted = links::port_count(&roots.sys, &link).map_err(|error| error.to_string())?;
-        let (ports, read_from) = match counted {
-            Some(count) => (count as u64, "brif"),
-            None => (model.ports(link.index), "RTM_GETLINK"),
-        };
-        bridges.push(Bridge { name: link.name, ports, limit: watch.bridge_port_limit, read_from });
-    }
-    state.bridges = Some(bridges);
+fn look_at_bridges(state: &mut NodeState, loaded: &Loaded, roots: &Roots) -> Result<(), String> {
+    let model = bridges::dump_links().map_err(|error| error.to_string())?;
+    let counted = bridges::count(&model, &loaded.config.watch, &roots.sys);
+    state.bridges = Some(counted.into_iter().map(|(bridge, _)| bridge).collect());
     Ok(())
 }

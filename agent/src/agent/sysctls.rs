@@ -5,20 +5,18 @@ use std::time::Instant;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
-use super::Context;
 use super::supervise::{Failure, blocking, current, recovered};
+use super::{Context, once};
 use crate::config::{Config, Mode};
-use crate::kernel::netns::Netns;
-use crate::kernel::sysctl_file::SysctlTree;
-use crate::kernel::system;
 use crate::sysctl::engine::Engine;
-use crate::sysctl::ledger::Ledger;
 use crate::sysctl::state::{KeyStatus, State};
 
 /// Keeps every key at its value.
 pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
-    let mut engine = engine(&context, &config)?;
+    let place = (*context.place).clone();
+    let observe = config.mode == Mode::Observe;
+    let mut engine = once::engine(&config, &context.roots, place, observe)?;
     restore(&mut engine, &config);
     let mut said: Vec<(String, State)> = Vec::new();
     loop {
@@ -49,22 +47,6 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             }
         }
     }
-}
-
-fn engine(context: &Context, config: &Config) -> Result<Engine, Failure> {
-    let roots = &context.roots;
-    let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
-        .map_err(|error| error.to_string())?;
-    let boot = system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?;
-    let (ledger, notice) = Ledger::open(&config.state, &boot);
-    let place = (*context.place).clone();
-    let observe = config.mode == Mode::Observe;
-    let mut engine = Engine::new(place, tree, Netns::Own, observe, ledger);
-    if let Some(notice) = notice {
-        engine.ledger_trouble(&notice);
-    }
-    engine.configure(config.policies.clone());
-    Ok(engine)
 }
 
 /// Puts back what an earlier run changed and the configuration no longer names.

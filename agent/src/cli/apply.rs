@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use headroom::agent::once;
 use headroom::config::Mode;
 use headroom::sysctl::state::KeyStatus;
 use schemars::JsonSchema;
@@ -42,7 +41,7 @@ pub fn run(common: &Common) -> Exit {
         (true, Err(_)) => None,
         (false, Err(exit)) => return exit,
     };
-    let mut engine = match once::engine(&loaded, &common.roots(), observe) {
+    let mut engine = match common.engine(&loaded.config, observe) {
         Ok(engine) => engine,
         Err(why) => return fail(why),
     };

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use headroom::agent::once;
 use headroom::sysctl::managed::show;
 use headroom::sysctl::state::State;
 use schemars::JsonSchema;
@@ -49,7 +48,7 @@ pub fn run(common: &Common) -> Exit {
         Err(exit) => return exit,
     };
     // Opened for writing, to know what would be denied; nothing is written.
-    let mut engine = match once::engine(&loaded, &common.roots(), false) {
+    let mut engine = match common.engine(&loaded.config, false) {
         Ok(engine) => engine,
         Err(why) => return fail(why),
     };

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use headroom::agent::once;
 use headroom::kernel::name::escape;
 use headroom::sysctl::catalogue::{self, Entry, NewNetns, Refusal, Scope};
 use headroom::sysctl::key::Key;
@@ -75,7 +74,7 @@ pub fn run(name: &str, common: &Common) -> Exit {
     let wanted = loaded.config.policies.remove(&key);
     let policy = wanted.clone().unwrap_or_else(looked_at);
     loaded.config.policies = [(key.clone(), policy)].into();
-    let status = match once::engine(&loaded, &common.roots(), true) {
+    let status = match common.engine(&loaded.config, true) {
         Ok(mut engine) => match engine.pass(Instant::now()) {
             Ok(()) => engine.status().into_iter().next(),
             Err(error) => return fail(error),

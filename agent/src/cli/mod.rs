@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use headroom::agent::Roots;
+use headroom::agent::{Roots, once};
+use headroom::config::Config;
 use headroom::config::check::default_state;
 use headroom::config::load::{LoadError, Loaded, load};
+use headroom::sysctl::engine::Engine;
 
 use output::Output;
 
@@ -176,6 +178,12 @@ impl Common {
             Some(sysctl) => Roots { sysctl: sysctl.clone(), ..roots },
             None => roots,
         }
+    }
+
+    /// An engine over a configuration's keys. `observe`: it only looks.
+    fn engine(&self, config: &Config, observe: bool) -> Result<Engine, String> {
+        let roots = self.roots();
+        once::engine(config, &roots, once::place(config, &roots), observe)
     }
 
     /// Loads the configuration; prints everything that is wrong with it.

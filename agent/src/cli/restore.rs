@@ -1,6 +1,5 @@
 //! `headroom restore`: put the originals back.
 
-use headroom::agent::once;
 use headroom::sysctl::restore::{Outcome, Restored};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -29,7 +28,7 @@ pub fn run(common: &Common) -> Exit {
         Ok(lock) => lock,
         Err(exit) => return exit,
     };
-    let mut engine = match once::engine(&loaded, &common.roots(), false) {
+    let mut engine = match common.engine(&loaded.config, false) {
         Ok(engine) => engine,
         Err(why) => return fail(why),
     };

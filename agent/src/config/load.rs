@@ -6,8 +6,9 @@ use super::Config;
 use super::check::check;
 use super::de::from_node;
 use super::document::Document;
-use super::problem::{Problem, Problems, escape};
+use super::problem::{Problem, Problems};
 use super::yaml;
+use crate::kernel::name::escape;
 use crate::kernel::state_dir;
 
 /// Where a configuration is looked for when none is named.
