@@ -51,7 +51,7 @@ pub async fn serve(
     place: Place,
     app: Router,
     limits: Limits,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let app = http::harden(app, &limits);
     let name = place.to_string();
@@ -74,7 +74,10 @@ pub async fn serve(
                 }
             }
         }
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.changed() => return,
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     node.update(|state| state.listeners.insert(name.clone(), Ok(())));
