@@ -18,6 +18,10 @@ use crate::sysctl::value::Shape;
 /// The longest path of a unix socket: `sun_path` less its final NUL (`unix(7)`).
 const LONGEST_SOCKET: usize = 107;
 
+/// A hostile document can name thousands of unknown keys; a similar known one is looked for while
+/// there are fewer problems than this.
+const HINTS: usize = 20;
+
 /// Judges a document and makes the configuration of it. Problems are added; the configuration is
 /// only to be used where none is an error.
 pub fn check(document: Document, problems: &mut Problems) -> Config {
@@ -145,6 +149,7 @@ fn sysctl(
 ) -> Option<(Key, Policy)> {
     let mut path = "sysctls".to_owned();
     push_key(&mut path, name);
+    let hint = problems.len() < HINTS;
     let mut report = |problem: Problem| problems.push(problem.at(name.at).path(&path));
     let key = match Key::parse(name) {
         Ok(key) => key,
@@ -170,7 +175,7 @@ fn sysctl(
         }
     };
     let entry = catalogue::lookup(&key);
-    for problem in hazards::of_key(&key, entry.as_ref()) {
+    for problem in hazards::of_key(&key, entry.as_ref(), hint) {
         report(problem);
     }
     if let Some(shape) = entry.and_then(|entry| entry.shape()) {

@@ -178,3 +178,13 @@ fn durations_and_addresses() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.socket, Path::new("/s/agent.sock"));
 }
+
+/// Fault 36: a document at the size limit, full of keys that nobody knows, is judged in bounded
+/// work, and none of its policies is lost.
+#[test]
+fn fault_36_thousands_of_unknown_keys() {
+    let keys: String = (0..20_000).map(|n| format!("  x.y{n}: 1\n")).collect();
+    let body = format!("sysctls:\n{keys}");
+    assert_eq!(problems(&body).len(), 101);
+    assert_eq!(config(&body).policies.len(), 20_000);
+}

@@ -3,6 +3,7 @@
 //! Documents are written by others, so their text reaches logs and terminals only through
 //! [`escape`]: a key cannot move the cursor, forge a log line or hide behind bidi controls.
 
+use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
 use schemars::JsonSchema;
@@ -152,8 +153,19 @@ impl Problems {
         Self::default()
     }
 
-    /// Adds one problem in its place; of two at one position, the first added stays first.
+    /// Adds one problem in its place; of two at one position, the first added stays first. Of
+    /// each severity [`MAX_PROBLEMS`] are kept, and one that says that there are more.
     pub fn push(&mut self, problem: Problem) {
+        let alike = self.0.iter().filter(|other| other.severity == problem.severity).count();
+        let problem = match (alike.cmp(&MAX_PROBLEMS), problem.severity) {
+            (Ordering::Less, _) => problem,
+            (Ordering::Equal, Severity::Error) => Problem::too_many(),
+            (Ordering::Equal, Severity::Warning) => Problem::warning(
+                "too-many-warnings",
+                format!("more than {MAX_PROBLEMS} warnings: the rest is not shown"),
+            ),
+            (Ordering::Greater, _) => return,
+        };
         let place = self.0.partition_point(|other| other.order() <= problem.order());
         self.0.insert(place, problem);
     }

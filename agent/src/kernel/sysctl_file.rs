@@ -102,7 +102,9 @@ impl SysctlTree {
         let first = self.open_at(&self.root, &self.dir, key, path, mode);
         let Some((root, dir)) = &self.fallback else { return first };
         let error = match first {
-            Err(error) if matches!(error.errno, Errno::ENOENT | Errno::EACCES) => error,
+            Err(error) if matches!(error.errno, Errno::ENOENT | Errno::EACCES | Errno::EXDEV) => {
+                error
+            }
             other => return other,
         };
         let Ok(mut file) = self.open_at(root, dir, key, path, OpenMode::ReadOnly) else {
@@ -115,8 +117,10 @@ impl SysctlTree {
                 path.display(),
                 missing.display()
             );
-            file.write_error =
-                Some(FileError::new(Access::Open, missing, Errno::EROFS).meaning(hint));
+            file.write_error = Some(match error.errno {
+                Errno::ENOENT => FileError::new(Access::Open, missing, Errno::EROFS).meaning(hint),
+                _ => error,
+            });
         }
         Ok(file)
     }
@@ -155,8 +159,8 @@ impl SysctlTree {
         })?;
         let file_system = fstatfs(&fd).map_err(|errno| fail(Access::Open, errno))?;
         if file_system.filesystem_type() != PROC_SUPER_MAGIC {
-            return Err(fail(Access::Open, Errno::ENOENT).meaning(
-                "what is mounted there is no proc file system: mount the host's /proc/sys there",
+            return Err(fail(Access::Open, Errno::EXDEV).meaning(
+                "what is mounted there is no proc file system: mount the host's file there",
             ));
         }
         Ok(SysctlFile { fd, path: full, key: key.to_owned(), write_error })

@@ -129,7 +129,11 @@ impl Engine {
     fn look(&mut self) {
         let mode = self.mode();
         for managed in &mut self.keys {
-            managed.look(&self.place, &self.tree, mode, &mut self.buffer);
+            if managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
+                // The value on record went with the file that had it.
+                self.ledger.forget(&managed.key);
+            }
+            managed.recall(&self.ledger);
         }
     }
 

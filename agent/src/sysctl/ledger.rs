@@ -34,15 +34,17 @@ pub struct Record {
 
 impl Record {
     /// Whether the value now is what the agent last wrote, by meaning: then it may be put back.
+    /// `rounds`: the kernel may have stored something near what was written.
     #[must_use]
-    pub fn still_ours(&self, shape: Shape, now: &str) -> bool {
+    pub fn still_ours(&self, shape: Shape, rounds: bool, now: &str) -> bool {
         let now = shape.read(now);
-        let same =
-            |text: &Option<String>| text.as_deref().is_some_and(|text| shape.read(text) == now);
-        match &self.stored {
-            Some(_) => same(&self.stored),
-            // The agent died between the record and the read-back.
-            None => same(&self.intended),
+        let same = |text: &str| shape.read(text) == now;
+        match (&self.stored, &self.intended) {
+            (Some(stored), _) => same(stored),
+            // The agent died between the record and the read-back: what was about to be written
+            // is there, or what the kernel made of it, or what it made of a sibling.
+            (None, Some(intended)) => rounds || same(intended),
+            (None, None) => self.sibling_of.is_some(),
         }
     }
 }

@@ -16,15 +16,15 @@ fn an_original_is_never_overwritten_by_our_own_value() {
     ledger.save().unwrap();
     // Died here; the value is written, the read-back is not on record.
     let (mut ledger, _) = Ledger::open(directory.path(), "boot");
-    assert!(ledger.get(&somaxconn).unwrap().still_ours(Shape::Ints(1), "10000"));
+    assert!(ledger.get(&somaxconn).unwrap().still_ours(Shape::Ints(1), false, "10000"));
     ledger.intend(&somaxconn, "10000", "12000");
     ledger.stored(&somaxconn, "12000");
     ledger.save().unwrap();
     let (ledger, _) = Ledger::open(directory.path(), "boot");
     let record = ledger.get(&somaxconn).unwrap();
     assert_eq!(record.original, "4096");
-    assert!(record.still_ours(Shape::Ints(1), "12000"));
-    assert!(!record.still_ours(Shape::Ints(1), "10000"), "somebody else's now");
+    assert!(record.still_ours(Shape::Ints(1), false, "12000"));
+    assert!(!record.still_ours(Shape::Ints(1), false, "10000"), "somebody else's now");
 }
 
 #[test]

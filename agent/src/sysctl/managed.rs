@@ -107,7 +107,8 @@ impl Managed {
         Self { policy, held: None, ..self }
     }
 
-    /// Reads the key. Whether its value changed since the last look.
+    /// Reads the key. Whether it is not the one that was there before: its file is gone, or
+    /// another one has taken its place, as when an interface is made anew.
     pub fn look(
         &mut self,
         place: &Place,
@@ -116,32 +117,66 @@ impl Managed {
         buffer: &mut Vec<u8>,
     ) -> bool {
         if let Some(why) = place.unsupported(&self.key, self.entry.as_ref()) {
-            return self.stop(Obstacle::Unsupported(why));
+            self.stop(Obstacle::Unsupported(why));
+            return false;
         }
-        // A kept descriptor is cheap; one that answers ENOENT lost its file, so look anew. One
-        // that may not write is opened anew each time: mounts can change under it.
-        let kept = self
-            .file
-            .take()
-            .filter(|file| mode == OpenMode::ReadOnly || file.write_error().is_none());
-        let bytes = match kept.as_ref().map(|file| file.read(buffer)) {
-            Some(Ok(bytes)) => {
-                let bytes = bytes.to_vec();
-                self.file = kept;
-                Ok(bytes)
-            }
-            _ => self.open_and_read(tree, mode, buffer),
-        };
+        // A kept descriptor is cheap. One that may not write is opened anew each time: mounts can
+        // change under it.
+        let writable =
+            |file: &SysctlFile| mode == OpenMode::ReadOnly || file.write_error().is_none();
+        let kept = self.file.take().filter(writable);
+        let (bytes, replaced) =
+            match kept.as_ref().map(|file| file.read(buffer).map(<[u8]>::to_vec)) {
+                Some(Ok(bytes)) => {
+                    self.file = kept;
+                    (Ok(bytes), false)
+                }
+                Some(Err(error)) => {
+                    (self.open_and_read(tree, mode, buffer), error.errno == Errno::ENOENT)
+                }
+                None => (self.open_and_read(tree, mode, buffer), false),
+            };
+        if replaced {
+            self.start_over();
+        }
         match bytes {
-            Ok(bytes) => self.take(&bytes),
+            Ok(bytes) => {
+                self.take(&bytes);
+                replaced
+            }
             Err(error) if matches!(error.errno, Errno::ENOENT | Errno::ENOTDIR) => {
-                let obstacle = match place.absent(&self.key, self.entry.as_ref()) {
+                self.start_over();
+                self.stop(match place.absent(&self.key, self.entry.as_ref()) {
                     Absent::ForGood(why) => Obstacle::Unsupported(why),
                     Absent::Yet => Obstacle::Pending(error.meaning),
-                };
-                self.stop(obstacle)
+                });
+                true
             }
-            Err(error) => self.stop(Obstacle::Denied(error.to_string())),
+            Err(error) => {
+                self.stop(Obstacle::Denied(error.to_string()));
+                replaced
+            }
+        }
+    }
+
+    /// Forgets what another file of this name went through.
+    fn start_over(&mut self) {
+        self.held = None;
+        self.rounded = None;
+        self.yielded = false;
+        self.drifted = false;
+        self.ever_met = false;
+        self.fight = Fight::default();
+    }
+
+    /// Takes up what an earlier run noted: what the kernel made of a value that it rounds.
+    pub fn recall(&mut self, ledger: &Ledger) {
+        let rounds = self.entry.is_some_and(|entry| entry.has("rounds"));
+        if let (true, None, Some(shape)) = (rounds, &self.rounded, self.shape)
+            && let Some(record) = ledger.get(&self.key)
+            && let (Some(asked), Some(stored)) = (&record.intended, &record.stored)
+        {
+            self.rounded = Some((shape.read(asked), shape.read(stored)));
         }
     }
 
@@ -162,7 +197,7 @@ impl Managed {
         Ok(bytes)
     }
 
-    fn take(&mut self, bytes: &[u8]) -> bool {
+    fn take(&mut self, bytes: &[u8]) {
         self.obstacle = None;
         let same = self.text.as_deref().is_some_and(|text| text.as_bytes() == bytes);
         if !same || self.goal.is_none() {
@@ -179,7 +214,6 @@ impl Managed {
         } else if let Some(error) = self.file.as_ref().and_then(SysctlFile::write_error) {
             self.obstacle = Some(Obstacle::Denied(error.to_string()));
         }
-        !same
     }
 
     /// Why the policy cannot be held against what the file shows, if so.
@@ -195,13 +229,12 @@ impl Managed {
         }
     }
 
-    fn stop(&mut self, obstacle: Obstacle) -> bool {
-        let gone = self.text.take().is_some();
+    fn stop(&mut self, obstacle: Obstacle) {
         self.file = None;
+        self.text = None;
         self.actual = None;
         self.drifted = false;
         self.obstacle = Some(obstacle);
-        gone
     }
 
     /// Whether the kernel's value meets the policy.
@@ -242,7 +275,7 @@ impl Managed {
     fn written_before(&self, ledger: &Ledger) -> bool {
         match (ledger.get(&self.key), self.shape, &self.text) {
             (Some(record), Some(shape), Some(now)) => {
-                record.stored.is_some() && !record.still_ours(shape, now)
+                record.stored.is_some() && !record.still_ours(shape, false, now)
             }
             _ => false,
         }
@@ -291,7 +324,12 @@ impl Managed {
             self.obstacle = Some(Obstacle::Denied(error.to_string()));
             return WriteResult::Denied;
         }
-        self.hold(target, circumstances, error.to_string(), Some(error.errno));
+        // To a key that holds text ENOENT says that the value is unknown; to others, that the file
+        // went away under the write, so that there is nothing to hold against the value.
+        let vanished = error.errno == Errno::ENOENT && !matches!(self.shape, Some(Shape::Text));
+        if !vanished {
+            self.hold(target, circumstances, error.to_string(), Some(error.errno));
+        }
         WriteResult::Rejected
     }
 

@@ -143,7 +143,7 @@ fn restore_one(tree: &SysctlTree, all: &[Candidate], candidate: &Candidate) -> R
         Ok((file, before)) => {
             // The write of a sibling may have changed it since it was looked at.
             let now = read(file).unwrap_or_else(|_| before.clone());
-            (Some(show(before)), put_back(tree, all, candidate, file, &now))
+            (Some(show(before)), put_back(tree, all, candidate, file, before, &now))
         }
     };
     Restored { key: candidate.key.clone(), found, original: show(original), outcome }
@@ -154,14 +154,19 @@ fn put_back(
     all: &[Candidate],
     candidate: &Candidate,
     file: &SysctlFile,
+    before: &str,
     now: &str,
 ) -> Outcome {
-    let Candidate { record, shape, .. } = candidate;
+    let Candidate { key, record, shape, .. } = candidate;
     let is_back = |text: &str| shape.read(text) == shape.read(&record.original);
     if is_back(now) {
         return Outcome::AlreadyThere;
     }
-    if !record.still_ours(*shape, now) {
+    // Putting its sibling back may just have changed this one: what counts is what was there
+    // before anything was put back.
+    let judged = if record.sibling_of.is_some() { before } else { now };
+    let rounds = catalogue::lookup(key).is_some_and(|entry| entry.has("rounds"));
+    if !record.still_ours(*shape, rounds, judged) {
         return Outcome::LeftAlone;
     }
     let refused = match file.write(&record.original) {
@@ -171,7 +176,7 @@ fn put_back(
     if refused.is_some() {
         // Some originals cannot be written: vm.dirty_bytes shows 0 while vm.dirty_ratio rules.
         // Writing the sibling's original brings both back.
-        restore_through_sibling(tree, all, &candidate.key);
+        restore_through_sibling(tree, all, key);
     }
     match read(file) {
         Ok(text) if is_back(&text) => Outcome::Restored,

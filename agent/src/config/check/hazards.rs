@@ -21,11 +21,12 @@ const LISTENERS: [(u16, u16, &str); 8] = [
     (19879, 19879, "headroom"),
 ];
 
-/// Warnings about one key by itself.
-pub fn of_key(key: &Key, entry: Option<&Entry>) -> Vec<Problem> {
+/// Warnings about one key by itself. `hint`: look for a known key of a similar name, which takes
+/// a look at the whole catalogue.
+pub fn of_key(key: &Key, entry: Option<&Entry>, hint: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let Some(entry) = entry else {
-        problems.push(unknown(key));
+        problems.push(unknown(key, hint));
         return problems;
     };
     if entry.has("kubelet") {
@@ -41,7 +42,7 @@ pub fn of_key(key: &Key, entry: Option<&Entry>) -> Vec<Problem> {
     problems
 }
 
-fn unknown(key: &Key) -> Problem {
+fn unknown(key: &Key, hint: bool) -> Problem {
     let parts = key.as_str().split('.').count();
     if catalogue::interface(key.as_str()).is_some() && parts > 5 {
         return Problem::warning(
@@ -50,7 +51,8 @@ fn unknown(key: &Key) -> Problem {
              like net/ipv4/conf/eth0.100/rp_filter",
         );
     }
-    let hint = catalogue::similar(key).map(|key| format!(" (did you mean {key}?)"));
+    let similar = hint.then(|| catalogue::similar(key)).flatten();
+    let hint = similar.map(|key| format!(" (did you mean {key}?)"));
     Problem::warning(
         "unknown-key",
         format!(

@@ -1,0 +1,505 @@
+//! Fuzz targets: everything that reads bytes from the kernel, the network or the cluster.
+//!
+//! Each takes any bytes, never panics, and asserts what must hold of the answer. cargo-fuzz runs
+//! them by hand (`tests/fuzz`), `tests/fuzz_corpus.rs` replays the corpus in CI.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Component, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use headroom::config::load::{Origin, judge};
+use headroom::config::problem::Problems;
+use headroom::config::{Config, Watch};
+use headroom::kernel::listeners::{self, Listening};
+use headroom::kernel::name::Name;
+use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
+use headroom::kernel::{links, netlink};
+use headroom::node::{Check, Node};
+use headroom::serve::http::{Limits, Listener, harden, serve};
+use headroom::serve::metrics::Metrics;
+use headroom::serve::router::{Side, router};
+use headroom::serve::status::Status;
+use headroom::serve::{client, health};
+use headroom::sysctl::catalogue::{self, Refusal};
+use headroom::sysctl::key::Key;
+use headroom::sysctl::ledger::{Ledger, Notice};
+use headroom::sysctl::policy::{Goal, Want};
+use headroom::sysctl::value::{Shape, Value};
+
+/// A target's body.
+pub type Body = fn(&[u8]);
+
+/// All targets, by the name of their binary and of their corpus.
+pub const ALL: [(&str, Body); 14] = [
+    ("bridge_pattern", bridge_pattern),
+    ("catalogue_lookup", catalogue_lookup),
+    ("config", config),
+    ("health_query", health_query),
+    ("http_client_response", http_client_response),
+    ("http_request", http_request),
+    ("ledger", ledger),
+    ("neighbor_stat", neighbor_stat),
+    ("netlink_datagram", netlink_datagram),
+    ("policy_bounds", policy_bounds),
+    ("proc_net_tcp", proc_net_tcp),
+    ("status_json", status_json),
+    ("sysctl_key", sysctl_key),
+    ("sysctl_value", sysctl_value),
+];
+
+const SHAPES: [Shape; 7] = [
+    Shape::Ints(1),
+    Shape::Ints(2),
+    Shape::Ints(3),
+    Shape::AnyInts,
+    Shape::Text,
+    Shape::Ports,
+    Shape::Mask,
+];
+
+/// A configuration: what is good makes sense, what is bad is told on one printable line each.
+pub fn config(data: &[u8]) {
+    let (config, problems) = match judge(Origin::Embedded, data) {
+        Ok(loaded) => {
+            assert_eq!(loaded.hash.len(), 16);
+            let warnings: Problems = loaded.warnings.into();
+            assert!(!warnings.has_errors(), "good with errors: {warnings}");
+            (Some(loaded.config), warnings)
+        }
+        Err(error) => {
+            assert!(error.problems.has_errors(), "bad without an error");
+            (None, error.problems)
+        }
+    };
+    for problem in problems.iter() {
+        let line = problem.to_string();
+        assert!(!line.chars().any(char::is_control), "unprintable: {line:?}");
+    }
+    let Some(Config { policies, watch, socket, state, .. }) = config else { return };
+    for (key, policy) in &policies {
+        key_is_canonical(key);
+        assert!(
+            matches!(catalogue::refusal(key), None | Some(Refusal::Dangerous)),
+            "{key} stores nothing"
+        );
+        if let Some(shape) = catalogue::lookup(key).and_then(|entry| entry.shape()) {
+            policy.want.compile(shape).expect("a want that was checked against its key");
+        }
+    }
+    let seconds = Duration::from_secs(1)..=Duration::from_secs(3600);
+    assert!(seconds.contains(&watch.sysctl_sweep) && seconds.contains(&watch.neighbor_scan));
+    assert!((1..=65535).contains(&watch.bridge_port_limit));
+    assert!(state.is_absolute() && socket.is_absolute());
+    let _ = watch.covers(&Name::from_bytes("cni0"));
+}
+
+/// A key: it stays below `/proc/sys`, and both spellings name it.
+pub fn sysctl_key(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Key::parse(&text) {
+        Ok(key) => key_is_canonical(&key),
+        Err(error) => assert!(!error.to_string().is_empty() && error.code().starts_with("key-")),
+    }
+}
+
+fn key_is_canonical(key: &Key) {
+    let path = key.path();
+    assert!(path.is_relative() && path.components().count() >= 2, "{path:?}");
+    for component in path.components() {
+        assert!(matches!(component, Component::Normal(_)), "{path:?}");
+    }
+    let components: Vec<String> = key.components().collect();
+    assert_eq!(components.iter().collect::<PathBuf>(), path);
+    assert_eq!(Key::parse(key.as_str()).as_ref(), Ok(key));
+    assert_eq!(Key::parse(path.to_str().unwrap()).as_ref(), Ok(key));
+    assert_eq!(key.to_string(), key.as_str());
+    let json = serde_json::to_string(key).unwrap();
+    assert_eq!(serde_json::from_str::<Key>(&json).unwrap(), *key);
+}
+
+/// A value of every shape: what is written reads back as what was meant.
+pub fn sysctl_value(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let learned = Shape::learn(&text);
+    assert!(matches!(learned, Shape::Text | Shape::Ints(1..)));
+    for shape in SHAPES.into_iter().chain([learned]) {
+        let _ = shape.parse_bounds(&text);
+        let seen = shape.read(&text);
+        // What does not fit is text, trimmed of more than what separates fields.
+        if shape == Shape::Text || !matches!(seen, Value::Text(_)) {
+            assert_eq!(shape.read(&seen.to_string()), seen, "{shape:?}");
+        }
+        match shape.parse(&text) {
+            Ok(value) => {
+                let written = value.to_string();
+                assert!(!written.contains(['\n', '\0']));
+                assert_eq!(shape.parse(&written), Ok(value.clone()), "{shape:?} {written:?}");
+                assert_eq!(shape.read(&written), value, "{shape:?} {written:?}");
+            }
+            Err(error) => assert!(!error.to_string().contains(char::is_control)),
+        }
+    }
+}
+
+/// A policy against a value: lines `shape`, `min`, `max`, `now`; an empty line is an absent one.
+pub fn policy_bounds(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n');
+    let shape = lines.next().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
+    let shape = *SHAPES.get::<usize>(shape).unwrap_or(&Shape::AnyInts);
+    let [min, max, now] = [(); 3].map(|()| lines.next().unwrap_or_default().to_owned());
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let actual = shape.read(&now);
+    for want in [
+        Want::Bounds { min: given(&min), max: given(&max) },
+        Want::Value(min.clone()),
+        Want::OneOf(given(&min).into_iter().chain(given(&max)).collect()),
+    ] {
+        let _ = want.to_string();
+        let Ok(goal) = want.compile(shape) else { continue };
+        for zero_unlimited in [false, true] {
+            let Some(target) = goal.target(&actual, zero_unlimited) else {
+                assert!(matches!(goal, Goal::Bounds { .. }) && actual.ints().is_none());
+                continue;
+            };
+            assert_eq!(goal.met(&actual, zero_unlimited), target == actual);
+            // Raised to 0 where 0 is "unlimited": the one case that is no fixed point.
+            let opened = zero_unlimited && target.ints().is_some_and(|ints| ints.contains(&0));
+            assert!(opened || goal.met(&target, zero_unlimited), "{goal:?} {actual:?} {target:?}");
+            if shape.parse(&now).is_ok() {
+                let written = shape.parse(&target.to_string());
+                assert_eq!(written.as_ref(), Ok(&target), "what would be written is no value");
+            }
+            if let (Goal::Bounds { min, max }, Value::Ints(ints)) = (&goal, &target)
+                && !zero_unlimited
+            {
+                for (bound, int) in min.iter().zip(ints) {
+                    assert!(bound.is_none_or(|bound| *int >= bound));
+                }
+                for (bound, int) in max.iter().zip(ints) {
+                    assert!(bound.is_none_or(|bound| *int <= bound));
+                }
+            }
+        }
+    }
+}
+
+/// A netlink datagram: its messages lie in it, in order, and one that is malformed is the last.
+pub fn netlink_datagram(data: &[u8]) {
+    let mut end = data.as_ptr_range().start;
+    let mut messages = netlink::messages(data);
+    while let Some(message) = messages.next() {
+        let Ok(message) = message else {
+            assert!(messages.next().is_none(), "goes on after a malformed message");
+            break;
+        };
+        let payload = message.payload.as_ptr_range();
+        assert!(payload.start >= end && payload.end <= data.as_ptr_range().end);
+        end = payload.end;
+        kernel_message(&message);
+    }
+    // As if the datagram were one payload: what lies beyond the framing is reached at once.
+    for kind in [16, 28, 64] {
+        kernel_message(&netlink::Message { kind, flags: 0, sequence: 0, payload: data });
+    }
+}
+
+fn kernel_message(message: &netlink::Message<'_>) {
+    if let Some(link) = links::parse_link(message) {
+        assert!(link.name.as_bytes().len() <= message.payload.len());
+        assert!(link.name.to_string().bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    }
+    let (all, but_loopback) = (classify(message, false), classify(message, true));
+    assert_eq!(all.is_some(), but_loopback.is_some());
+    if let (Some(all), Some(but_loopback)) = (all, but_loopback) {
+        for counts in [all, but_loopback] {
+            assert!(counts.entries == 1 && counts.exempt + counts.pinned <= 1);
+        }
+        assert!(all.exempt <= but_loopback.exempt);
+    }
+    if let Some(table) = parse_table(message.payload) {
+        assert!(table.hash_buckets >= 1);
+    }
+}
+
+/// `/proc/net/stat/{arp_cache,ndisc_cache}`.
+pub fn neighbor_stat(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match parse_stat("arp_cache", &text) {
+        Ok(stat) => {
+            let heading = text.lines().next().unwrap_or_default();
+            let named = |name| heading.split_ascii_whitespace().any(|word| word == name);
+            assert_eq!(stat.entries.is_some(), named("entries"));
+            assert_eq!(stat.table_fulls.is_some(), named("table_fulls"));
+            assert_eq!(stat.forced_gc_runs.is_some(), named("forced_gc_runs"));
+        }
+        Err(error) => assert!(error.line >= 1 && !error.to_string().contains(char::is_control)),
+    }
+}
+
+/// `/proc/net/tcp` and `tcp6`: what is found is found again in the kernel's own spelling.
+pub fn proc_net_tcp(data: &[u8]) {
+    let found: Vec<Listening> = listeners::parse_table(data).collect();
+    assert!(found.len() <= data.split(|&byte| byte == b'\n').count());
+    for socket in found {
+        let ip: String = match socket.addr.ip() {
+            std::net::IpAddr::V4(ip) => words(&ip.octets()),
+            std::net::IpAddr::V6(ip) => words(&ip.octets()),
+        };
+        let (port, inode) = (socket.addr.port(), socket.inode);
+        let line = format!("   0: {ip}:{port:04X} 0:0 0A 0:0 00:0 0 0 0 {inode} 1 0 100 0 0 10 0");
+        assert_eq!(listeners::parse_table(line.as_bytes()).collect::<Vec<_>>(), [socket], "{line}");
+    }
+}
+
+/// Addresses are shown as native-endian words.
+fn words(octets: &[u8]) -> String {
+    let word = |word: &[u8]| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap()));
+    octets.chunks_exact(4).map(word).collect()
+}
+
+/// `ledger.json`: whatever is there, originals are kept from now on, and nothing is destroyed.
+pub fn ledger(data: &[u8]) {
+    const BOOT: &str = "boot";
+    let directory = scratch();
+    let (file, aside) = (directory.join("ledger.json"), directory.join("ledger.unreadable"));
+    let _ = std::fs::remove_file(&aside);
+    std::fs::write(&file, data).unwrap();
+
+    let (mut ledger, notice) = Ledger::open(&directory, BOOT);
+    let key = Key::parse("net.core.somaxconn").unwrap();
+    for (key, record) in ledger.iter() {
+        key_is_canonical(&key);
+        let _ = SHAPES.map(|shape| record.still_ours(shape, false, "1"));
+    }
+    let known = ledger.get(&key).map(|record| record.original.clone());
+    ledger.intend(&key, "4096", "no value has this text");
+    ledger.save().unwrap();
+    let record = ledger.get(&key).unwrap();
+    assert_eq!(record.original, known.unwrap_or_else(|| "4096".to_owned()), "the first one stays");
+    assert_eq!(record.stored, None);
+
+    match notice {
+        Some(Notice::Future { .. }) => {
+            assert_eq!(std::fs::read(&file).unwrap(), data, "not ours to write");
+        }
+        other => {
+            match other {
+                Some(Notice::Corrupt { .. }) => assert_eq!(std::fs::read(&aside).unwrap(), data),
+                Some(other) => panic!("{other}"),
+                None => assert!(!aside.exists()),
+            }
+            let (again, notice) = Ledger::open(&directory, BOOT);
+            assert_eq!(notice, None);
+            assert!(again.iter().eq(ledger.iter()), "what was saved is not what is read");
+        }
+    }
+}
+
+/// A directory in memory, this thread's own, as long as the thread lives.
+fn scratch() -> PathBuf {
+    thread_local! {
+        static DIRECTORY: tempfile::TempDir = tempfile::Builder::new()
+            .prefix("headroom-fuzz-")
+            .tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+    }
+    DIRECTORY.with(|directory| directory.path().to_owned())
+}
+
+/// A key against the catalogue: both spellings get the same answer, interfaces change places.
+pub fn catalogue_lookup(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(key) = Key::parse(&text) else { return };
+    let slashed = Key::parse(key.path().to_str().unwrap()).unwrap();
+    assert_eq!(catalogue::refusal(&key), catalogue::refusal(&slashed));
+    if let Some(entry) = catalogue::lookup(&key) {
+        assert!(entry.key() == key.as_str() || entry.key().contains(".*."), "{key}: {entry:?}");
+        let _ = (entry.scope(), entry.shape(), entry.range(), entry.since(), entry.new_netns());
+        assert!(entry.siblings().all(|sibling| sibling.contains('.')));
+    }
+    if let Some(interface) = catalogue::interface(key.as_str()) {
+        let same = catalogue::with_interface(key.as_str(), interface);
+        assert_eq!(same.as_deref(), Some(key.as_str()));
+        let other = catalogue::with_interface(key.as_str(), "eth0").unwrap();
+        assert_eq!(catalogue::interface(&other), Some("eth0"));
+        key_is_canonical(&Key::parse(&other).unwrap());
+    }
+    // Compares with all of the catalogue, so only where that is quick; `config` does the rest.
+    if text.len() <= 4 {
+        let _ = catalogue::similar(&key);
+    }
+}
+
+/// The status document, as the command line reads it from whoever has the socket.
+pub fn status_json(data: &[u8]) {
+    let Ok(status) = serde_json::from_slice::<Status>(data) else { return };
+    for key in &status.keys {
+        key_is_canonical(&key.key);
+        let _ = key.blocks_readiness();
+    }
+    let json = serde_json::to_string(&status).unwrap();
+    let again: Status = serde_json::from_str(&json).expect("what was written is read");
+    assert_eq!(serde_json::to_string(&again).unwrap(), json);
+}
+
+/// A query of a health endpoint, `name=value&…` after decoding: no line can be forged, and over
+/// the network no reason is told.
+pub fn health_query(data: &[u8]) {
+    const REASON: &str = "the-reason";
+    let text = String::from_utf8_lossy(data);
+    let pairs: Vec<(String, String)> = text
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let checks = [
+        Check { name: "ping", result: Ok(()) },
+        Check { name: "config", result: Err(REASON.to_owned()) },
+    ];
+    let excluded = pairs.iter().any(|(name, value)| name == "exclude" && value == "config");
+    for reveal in [false, true] {
+        let query = health::Query::parse(pairs.clone());
+        let answer = health::answer("readyz", &checks, &query, reveal);
+        assert_eq!(answer.status, if excluded { 200 } else { 500 });
+        let lines = answer.body.lines();
+        assert!(answer.body == "ok" || lines.clone().count() <= checks.len() + 2);
+        for line in lines {
+            let ours = ["[+]", "[-]", "warn: ", "readyz check "];
+            assert!(line == "ok" || ours.iter().any(|start| line.starts_with(start)), "{line:?}");
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+        if !reveal && !text.contains(REASON) {
+            assert!(!answer.body.contains(REASON));
+        }
+    }
+    for (name, _) in &pairs {
+        let one = health::answer_one(&checks, name, false);
+        assert_eq!(one.is_some(), checks.iter().any(|check| check.name == name));
+    }
+}
+
+/// Longest input of the targets that go through a socket: fits its buffer.
+const LONGEST_SENT: usize = 64 << 10;
+
+/// How long an exchange may take before something hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer as `headroom health` and `headroom status` read it, from a server that says `data`.
+pub fn http_client_response(data: &[u8]) {
+    let data = data.get(..LONGEST_SENT).unwrap_or(data);
+    let path = scratch().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let response = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            // An unread request would reset the connection.
+            let _ = stream.read(&mut [0; 512]);
+            // The client may hang up as soon as it knows enough.
+            let _ = stream.write_all(data);
+        });
+        client::get(&path, "/status.json", PATIENCE)
+    });
+    std::fs::remove_file(&path).unwrap();
+    match response {
+        Ok(response) => {
+            assert!((200..=999).contains(&response.status));
+            assert!(response.body.len() <= data.len());
+            status_json(&response.body);
+        }
+        Err(
+            client::ClientError::Closed
+            | client::ClientError::TooLarge
+            | client::ClientError::Malformed(_),
+        ) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Requests as the agent's HTTP server reads them: never a 500 of a handler that failed, never a
+/// connection that stays.
+pub fn http_request(data: &[u8]) {
+    static SERVER: LazyLock<SocketAddr> = LazyLock::new(server);
+    let mut stream = UnixStream::connect_addr(&SERVER).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    // The server may refuse before it has read it all.
+    let _ = stream.write_all(data.get(..LONGEST_SENT).unwrap_or(data));
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    if let Err(error) = ended {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the server hangs");
+    }
+    if answer.is_empty() {
+        return;
+    }
+    assert!(answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
+    for secret in [&b"status.json\""[..], b"panicked"] {
+        assert!(!answer.windows(secret.len()).any(|window| window == secret));
+    }
+}
+
+/// Starts the agent's server for the network, on a socket without a file.
+fn server() -> SocketAddr {
+    let name = format!("headroom-fuzz-{}", std::process::id());
+    let addr = SocketAddr::from_abstract_name(name).unwrap();
+    let listener = UnixListener::bind_addr(&addr).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+            let node = Node::default();
+            let metrics = Metrics::new(node.clone()).unwrap();
+            let limits = Limits::default();
+            let app = harden(router(node, metrics.into(), Side::Network), &limits);
+            let (_sender, shutdown) = tokio::sync::watch::channel(false);
+            serve(Listener::Unix(listener), app, limits, shutdown).await;
+        });
+    });
+    addr
+}
+
+/// `watch.bridges`, lines `pattern` and `name`: agrees with a matcher that is slow and obvious.
+pub fn bridge_pattern(data: &[u8]) {
+    let data = data.get(..512).unwrap_or(data);
+    let mut parts = data.splitn(2, |&byte| byte == b'\n');
+    let pattern = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let name = parts.next().unwrap_or_default();
+    let (letters, shown) = (pattern.chars().collect::<Vec<_>>(), String::from_utf8_lossy(name));
+    let expected = matches(&letters, &shown.chars().collect::<Vec<_>>());
+    let watch = Watch {
+        bridges: vec![pattern],
+        bridge_port_limit: 1023,
+        sysctl_sweep: Duration::from_secs(10),
+        neighbor_scan: Duration::from_secs(60),
+    };
+    assert_eq!(watch.covers(&Name::from_bytes(name)), expected, "{:?} {shown:?}", watch.bridges);
+}
+
+/// Which beginnings of `name` the pattern so far matches, letter by letter.
+fn matches(pattern: &[char], name: &[char]) -> bool {
+    let mut reached = vec![false; name.len() + 1];
+    reached[0] = true;
+    for letter in pattern {
+        let before = reached.clone();
+        for end in 0..=name.len() {
+            reached[end] = match letter {
+                '*' => before[end] || (end > 0 && reached[end - 1]),
+                letter => {
+                    end > 0
+                        && before[end - 1]
+                        && matches!(letter, l if *l == '?' || *l == name[end - 1])
+                }
+            };
+        }
+    }
+    reached[name.len()]
+}
