@@ -442,7 +442,6 @@ fn fault_06_a_value_that_the_kernel_rounds_is_in_force() {
 
 /// `headroom diff` and the next run look at what an earlier run has rounded.
 #[test]
-#[ignore = "bug: a later run does not know that the value in force is the rounded one"]
 fn fault_06_a_rounded_value_in_force_is_no_change_to_a_later_run() {
     let Some(host) = root_or_skip() else { return };
     let (netns, state) = (Namespace::new(&host), host.directory());
@@ -502,7 +501,6 @@ fn fault_11_a_key_goes_and_comes_with_its_interface() {
 }
 
 #[test]
-#[ignore = "bug: a new interface's default counts as drift, and yield gives way to it"]
 fn fault_11_an_interface_that_comes_back_is_no_other_writer() {
     let Some(host) = root_or_skip() else { return };
     let (netns, state) = (Namespace::new(&host), host.directory());
@@ -522,7 +520,6 @@ fn fault_11_an_interface_that_comes_back_is_no_other_writer() {
 }
 
 #[test]
-#[ignore = "bug: ENOENT at write is held as a refused value"]
 fn fault_11_a_key_that_vanishes_between_plan_and_write_is_tried_again() {
     let Some(host) = root_or_skip() else { return };
     const TAG: &str = "net.ipv4.conf.v0.tag";
@@ -552,7 +549,6 @@ fn fault_11_a_key_that_vanishes_between_plan_and_write_is_tried_again() {
 }
 
 #[test]
-#[ignore = "bug: ENOENT at write is held as a refused value"]
 fn fault_11_interfaces_come_go_and_change_names_during_passes() {
     let Some(host) = root_or_skip() else { return };
     let (netns, state) = (Namespace::new(&host), host.directory());
@@ -961,7 +957,6 @@ fn helper_that_is_killed_in_a_pass() {
 
 /// The ledger knows what was wanted, and the kernel shows what it made of it.
 #[test]
-#[ignore = "bug: a rounded value without a read-back on record counts as another writer's"]
 fn fault_39_killed_after_a_write_that_the_kernel_rounded_the_original_comes_back() {
     let Some(host) = root_or_skip() else { return };
     let (netns, state) = (Namespace::new(&host), host.directory());
@@ -982,7 +977,6 @@ fn fault_39_killed_after_a_write_that_the_kernel_rounded_the_original_comes_back
 
 /// The original of a key is that of the interface that has it now.
 #[test]
-#[ignore = "bug: the record of an interface that is gone is kept for the next one"]
 fn fault_11_another_interface_of_the_same_name_has_an_original_of_its_own() {
     let Some(host) = root_or_skip() else { return };
     let (netns, state) = (Namespace::new(&host), host.directory());
@@ -1116,7 +1110,6 @@ fn keys_that_change_each_other_are_put_back_together() {
 
 /// `ip_forward` rewrites every interface's `forwarding`.
 #[test]
-#[ignore = "bug: restoring ip_forward makes its siblings look like another writer's"]
 fn what_ip_forward_changed_comes_back_interface_by_interface() {
     let Some(host) = root_or_skip() else { return };
     for key in [IP_FORWARD, "net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding"] {
