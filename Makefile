@@ -45,9 +45,12 @@ bench: build
 	@.ci/install $(PEERS)
 	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+IMAGE ?= headroom:$(VERSION)
 image:
-	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then docker build --build-arg REVISION=$(HEADROOM_REVISION) -t headroom:dev .; \
-	else buildah bud --build-arg REVISION=$(HEADROOM_REVISION) -t headroom:dev .; fi
+	@args="--build-arg REVISION=$(HEADROOM_REVISION) --build-arg VERSION=$(VERSION) -t $(IMAGE) ."; \
+	if command -v docker >/dev/null && docker info >/dev/null 2>&1; then docker build $$args; \
+	else buildah bud --isolation chroot $$args; fi
 
 clean:
 	$(CARGO) clean

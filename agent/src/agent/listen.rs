@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::kernel::name::escape;
+use crate::kernel::state_dir;
 use crate::node::Node;
 use crate::serve::bind::{self, BindError};
 use crate::serve::http::{self, Limits, Listener};
@@ -83,4 +84,8 @@ pub async fn serve(
     node.update(|state| state.listeners.insert(name.clone(), Ok(())));
     info!(address = name, "listening");
     http::serve(listener, app, limits, stop).await;
+    if let Place::Unix(path) = place {
+        // Still under the agent's lock, so it is nobody else's.
+        let _ = state_dir::remove(&path);
+    }
 }

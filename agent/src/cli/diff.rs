@@ -83,10 +83,7 @@ pub fn run(common: &Common) -> Exit {
     });
     let diff = Diff { schema: "headroom.diff/v1", changes, blocked: blocked.collect() };
     print(common, &diff);
-    // What is optional and cannot be had is no change that is outstanding.
-    let outstanding =
-        diff.blocked.iter().any(|blocked| blocked.required || blocked.state == State::Denied);
-    if diff.changes.is_empty() && !outstanding { Exit::Ok } else { Exit::Differs }
+    if diff.changes.is_empty() { Exit::Ok } else { Exit::Differs }
 }
 
 fn print(common: &Common, diff: &Diff) {
@@ -120,7 +117,9 @@ fn print(common: &Common, diff: &Diff) {
         }
         out.table(&["NOT POSSIBLE", "STATE", "WHY"], &rows);
     }
-    if diff.changes.is_empty() {
-        out.line("nothing to change");
+    if diff.changes.is_empty() && diff.blocked.is_empty() {
+        out.line("nothing would change: every key is as wanted");
+    } else if diff.changes.is_empty() {
+        out.line("\nnothing would change");
     }
 }

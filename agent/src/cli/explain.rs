@@ -74,9 +74,10 @@ pub fn run(name: &str, common: &Common) -> Exit {
     let wanted = loaded.config.policies.remove(&key);
     let policy = wanted.clone().unwrap_or_else(looked_at);
     loaded.config.policies = [(key.clone(), policy)].into();
-    let status = match common.engine(&loaded.config, true) {
-        Ok(mut engine) => match engine.pass(Instant::now()) {
-            Ok(()) => engine.status().into_iter().next(),
+    let status = match common.engine(&loaded.config, false) {
+        // A preview: it opens the file for writing, to know whether it could, and writes nothing.
+        Ok(mut engine) => match engine.preview(Instant::now()) {
+            Ok(_) => engine.status().into_iter().next(),
             Err(error) => return fail(error),
         },
         Err(why) => return fail(why),
@@ -84,7 +85,7 @@ pub fn run(name: &str, common: &Common) -> Exit {
     let entry = catalogue::lookup(&key);
     let explained = Explained {
         schema: "headroom.explain/v1",
-        path: common.roots().sysctl.join(key.path()).display().to_string(),
+        path: format!("/proc/sys/{}", key.path().display()),
         known: entry.as_ref().map(|entry| known(&key, entry)),
         value: status.as_ref().and_then(|status| status.actual.clone()),
         absent: status
@@ -233,6 +234,9 @@ fn print(common: &Common, explained: &Explained) {
             rows.push(("wanted", format!("{} ({})", policy.want, policy.source)));
             rows.extend(policy.reason.clone().map(|reason| ("because", reason)));
             rows.push(("met", if policy.in_sync { "yes" } else { "no" }.to_owned()));
+            if !policy.in_sync {
+                rows.extend(policy.detail.clone().map(|why| (policy.state.label(), why)));
+            }
             rows.extend(policy.original.clone().map(|original| ("original", original)));
         }
         None => rows.push(("wanted", "nothing: the configuration does not name it".to_owned())),

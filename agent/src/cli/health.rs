@@ -7,15 +7,12 @@ use headroom::serve::client;
 
 use super::{Common, Exit, Which, fail, out};
 
-/// Below the second that the kubelet waits by default.
-const PATIENCE: Duration = Duration::from_millis(900);
-
-pub fn run(which: Which, common: &Common) -> Exit {
+pub fn run(which: Which, patience: Duration, common: &Common) -> Exit {
     let path = match which {
         Which::Live => "/livez?verbose",
         Which::Ready => "/readyz?verbose",
     };
-    match client::get(&common.socket(), path, PATIENCE) {
+    match client::get(&common.socket(), path, patience) {
         Ok(response) => {
             // Reasons are escaped by the agent; what is printed must be text all the same.
             let body = String::from_utf8_lossy(&response.body);

@@ -93,6 +93,10 @@ enum Command {
     Health {
         /// What to ask
         which: Which,
+        /// How long to wait for the answer; the probe's own timeout should be longer. On a node
+        /// without a free CPU an answer takes seconds
+        #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
+        timeout: std::time::Duration,
         #[command(flatten)]
         common: Common,
     },
@@ -164,7 +168,7 @@ pub fn main() -> ExitCode {
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),
-        Command::Health { which, common } => health::run(which, &common),
+        Command::Health { which, timeout, common } => health::run(which, timeout, &common),
         Command::Reference { page } => reference::run(page),
         Command::Schema { of } => schema::run(of),
     };

@@ -126,6 +126,11 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Removes a file, such as a socket that nobody answers any more.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    fs::remove_file(path).map_err(|error| FileError::new(Access::Write, path, of_io(&error)))
+}
+
 /// Puts a file that makes no sense aside, so that it can be looked at.
 pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     let aside = path.with_extension("unreadable");

@@ -113,12 +113,11 @@ impl SysctlTree {
         if mode == OpenMode::ReadWrite {
             let missing = self.root.join(path);
             let hint = format!(
-                "the host's file is not mounted here: mount /proc/sys/{} at {} read-write",
-                path.display(),
-                missing.display()
+                "it is not mounted: mount the host's /proc/sys/{} there, read-write",
+                path.display()
             );
             file.write_error = Some(match error.errno {
-                Errno::ENOENT => FileError::new(Access::Open, missing, Errno::EROFS).meaning(hint),
+                Errno::ENOENT => FileError::new(Access::Open, missing, Errno::ENOENT).meaning(hint),
                 _ => error,
             });
         }

@@ -75,12 +75,16 @@ pub fn restore(
         .map(|(key, record)| candidate(tree, place, key, record.clone()))
         .collect();
     sort(&mut candidates);
-    let done: Vec<Restored> =
-        candidates.iter().map(|candidate| restore_one(tree, &candidates, candidate)).collect();
-    for restored in &done {
-        report(restored);
+    let mut done = Vec::new();
+    for candidate in &candidates {
+        let restored = restore_one(tree, &candidates, candidate);
+        report(&restored);
         if !matches!(restored.outcome, Outcome::Failed { .. }) {
             ledger.forget(&restored.key);
+        }
+        // What came back along with another key is no news.
+        if candidate.record.sibling_of.is_none() || restored.outcome != Outcome::AlreadyThere {
+            done.push(restored);
         }
     }
     done
