@@ -6,7 +6,7 @@ use super::bridges;
 use super::neighbors::scan_one;
 use super::{Roots, config_state};
 use crate::config::load::Loaded;
-use crate::config::{Config, HostNetns};
+use crate::config::{Config, HostNetns, Mode};
 use crate::kernel::neighbor::{self, Family};
 use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns::Netns;
@@ -51,8 +51,10 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     state.config = config_state(loaded);
     let place = place(&loaded.config, roots);
     collect(&mut state, "sysctl", |state| {
-        let mut engine = engine(&loaded.config, roots, place.clone(), true)?;
-        engine.pass(Instant::now()).map_err(|error| error.to_string())?;
+        // A preview, so that states are those the agent would find; nothing is written.
+        let observe = loaded.config.mode == Mode::Observe;
+        let mut engine = engine(&loaded.config, roots, place.clone(), observe)?;
+        engine.preview(Instant::now()).map_err(|error| error.to_string())?;
         state.keys = Some(engine.status());
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);
         Ok(())

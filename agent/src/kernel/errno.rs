@@ -112,6 +112,9 @@ pub fn sysctl_meaning(access: Access, errno: Errno, key: &str) -> String {
         (Access::Write, Errno::ENOENT) => {
             "the key vanished, or the kernel does not know this value"
         }
+        (Access::Open, Errno::EACCES) if is_window(key) => {
+            "outside the initial network namespace this is only a view of the host's value"
+        }
         (Access::Open, Errno::EACCES) => {
             "the key is read-only, also for root, or needs a capability (user.*: CAP_SYS_RESOURCE; \
              net.* as another user than root: CAP_NET_ADMIN)"
@@ -142,6 +145,13 @@ pub fn sysctl_meaning(access: Access, errno: Errno, key: &str) -> String {
         (access, errno) => generic(access, errno),
     };
     text.to_owned()
+}
+
+/// Keys that other network namespaces show, and cannot write (since 6.11 also the first four).
+fn is_window(key: &str) -> bool {
+    ["net.core.rmem_", "net.core.wmem_", "net.netfilter.nf_conntrack_", "net.nf_conntrack_"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
 }
 
 fn invalid(key: &str) -> &'static str {
