@@ -119,9 +119,8 @@ impl Node {
         *lock(&self.0.refresh) = Some(Box::new(refresh));
     }
 
-    /// The picture with its cheap numbers as they are now.
-    #[must_use]
-    pub fn fresh(&self) -> NodeState {
+    /// Brings the cheap numbers up to date, and shows the picture.
+    pub fn fresh<T>(&self, show: impl FnOnce(&mut NodeState) -> T) -> T {
         let mut state = lock(&self.0.state);
         if let Some(refresh) = lock(&self.0.refresh).as_mut() {
             // A bug there costs what it reads, not the scrape.
@@ -129,7 +128,7 @@ impl Node {
             let error = panicked.then(|| "panicked".to_owned());
             state.collected("scrape", error, Duration::ZERO);
         }
-        state.clone()
+        show(&mut state)
     }
 }
 

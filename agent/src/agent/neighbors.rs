@@ -48,14 +48,13 @@ fn sample(sampler: &SharedSampler, state: &mut NodeState, thresholds: bool) {
 /// cost. No lock that pod creation holds is taken.
 pub fn prepare_scrape(context: &Context) {
     let sampler = sampler(context);
-    let started_at = system::start_time();
+    let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         sample(&sampler, state, true);
         let started = Instant::now();
-        let usage = system::self_usage();
+        let usage = system::self_usage(&facts);
         state.collected("process", usage.as_ref().err().cloned(), started.elapsed());
-        state.process =
-            usage.ok().map(|usage| system::SelfUsage { start_time: started_at, ..usage });
+        state.process = usage.ok();
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use netlink_packet_core::{NetlinkPayload, NlasIterator};
@@ -9,8 +10,10 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkIn
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
+use rtnetlink::sys::AsyncSocket as _;
 
 use super::errno::{Access, FileError, of_io};
+use super::gate::{Gate, GatedSocket};
 use super::name::Name;
 use super::netlink::{DumpSocket, Message, NetlinkError, u32_at};
 
@@ -166,28 +169,31 @@ pub enum LinkEvent {
 pub struct LinkEvents {
     messages: Box<dyn futures_util::Stream<Item = LinkEvent> + Send + Unpin>,
     connection: tokio::task::JoinHandle<()>,
+    gate: Arc<Gate>,
 }
 
 impl LinkEvents {
     /// Subscribes, with a receive buffer of `buffer` bytes where that is allowed (above
     /// `net.core.rmem_max` it takes CAP_NET_ADMIN). Needs a tokio runtime.
     pub fn subscribe(buffer: usize) -> std::io::Result<Self> {
-        use rtnetlink::sys::AsyncSocket as _;
-        let (mut connection, _, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
-        let socket = connection.socket_mut().socket_ref();
-        if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
-            setsockopt(socket, sockopt::RcvBuf, &buffer)?;
+        let (mut connection, _, messages) = rtnetlink::new_multicast_connection_with_socket::<
+            GatedSocket,
+        >(&[MulticastGroup::Link])?;
+        let gated = connection.socket_mut();
+        let gate = gated.gate.clone();
+        if setsockopt(gated.socket_ref(), sockopt::RcvBufForce, &buffer).is_err() {
+            setsockopt(gated.socket_ref(), sockopt::RcvBuf, &buffer)?;
         }
         let messages =
             messages.filter_map(|(message, _)| std::future::ready(link_event(message.payload)));
         // The connection's end is the stream's end, which the owner supervises.
         let connection = tokio::spawn(connection);
-        Ok(Self { messages: Box::new(messages), connection })
+        Ok(Self { messages: Box::new(messages), connection, gate })
     }
 
     /// The next event; `None` when the socket failed.
     pub async fn next(&mut self) -> Option<LinkEvent> {
+        self.gate.open();
         self.messages.next().await
     }
 }

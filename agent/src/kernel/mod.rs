@@ -4,6 +4,7 @@
 //! parser can be shown a fixture tree. `unsafe` is allowed here and nowhere else.
 
 pub mod errno;
+mod gate;
 pub mod links;
 pub mod listeners;
 pub mod name;

@@ -71,39 +71,44 @@ pub struct SelfUsage {
     pub open_fds: Option<u64>,
     /// The soft limit on open descriptors.
     pub max_fds: Option<u64>,
-    /// Start time in seconds since the epoch: see [`start_time`].
+    /// Start time in seconds since the epoch.
     pub start_time: Option<f64>,
     /// Threads.
     pub threads: u64,
 }
 
-/// When this process started, in seconds since the epoch. Reads `/proc/stat`, which is slow on
-/// large machines: ask once.
+/// What does not change while this process runs, and is dear to read: when it started (that takes
+/// `/proc/stat`, slow on large machines) and how many descriptors it may open.
 #[must_use]
-pub fn start_time() -> Option<f64> {
-    let started = procfs::process::Process::myself().ok()?.stat().ok()?.starttime;
-    let boot = procfs::boot_time_secs().ok()?;
-    Some(boot as f64 + started as f64 / procfs::ticks_per_second() as f64)
+pub fn self_facts() -> SelfUsage {
+    let started = || {
+        let started = procfs::process::Process::myself().ok()?.stat().ok()?.starttime;
+        let boot = procfs::boot_time_secs().ok()?;
+        Some(boot as f64 + started as f64 / procfs::ticks_per_second() as f64)
+    };
+    let max_fds = || {
+        let limits = procfs::process::Process::myself().ok()?.limits().ok()?;
+        match limits.max_open_files.soft_limit {
+            procfs::process::LimitValue::Value(value) => Some(value),
+            procfs::process::LimitValue::Unlimited => None,
+        }
+    };
+    SelfUsage { start_time: started(), max_fds: max_fds(), ..SelfUsage::default() }
 }
 
-/// This process' own usage, from `/proc/self`.
-pub fn self_usage() -> Result<SelfUsage, String> {
+/// This process' own usage, from `/proc/self`, beside its `facts`.
+pub fn self_usage(facts: &SelfUsage) -> Result<SelfUsage, String> {
     let process = procfs::process::Process::myself().map_err(|error| error.to_string())?;
     let stat = process.stat().map_err(|error| error.to_string())?;
     let cpu =
         clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(|errno| errno.to_string())?;
-    let max_fds = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
-        procfs::process::LimitValue::Value(value) => Some(value),
-        procfs::process::LimitValue::Unlimited => None,
-    });
     Ok(SelfUsage {
         cpu_seconds: cpu.num_nanoseconds() as f64 / 1e9,
         resident_bytes: stat.rss_bytes().get(),
         virtual_bytes: stat.vsize,
         open_fds: process.fd_count().ok().map(|count| count as u64),
-        max_fds,
-        start_time: None,
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
+        ..*facts
     })
 }
 

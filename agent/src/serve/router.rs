@@ -69,7 +69,7 @@ async fn scrape(State(shared): State<Shared>) -> Response {
 }
 
 async fn status(State(shared): State<Shared>) -> Response {
-    let status = Status::of(&shared.node.fresh(), true);
+    let status = shared.node.fresh(|state| Status::of(state, true));
     match serde_json::to_vec(&status) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => {

@@ -224,16 +224,21 @@ impl Engine {
             self.ledger.stored(&change.key, text);
         }
         store_siblings(&self.tree, &mut self.ledger, &change.key);
-        let circumstances = circumstances(&self.tree, managed);
         let (result, trouble) = match written {
-            Ok(()) => (managed.written(&change.to, circumstances, None), None),
+            Ok(()) if managed.took(&change.to) => (WriteResult::Ok, None),
+            Ok(()) => {
+                let around = circumstances(&self.tree, managed);
+                (managed.mismatched(&change.to, around, None), None)
+            }
             Err(WriteError::Refused(error)) => {
+                let around = circumstances(&self.tree, managed);
                 let trouble = error.to_string();
-                (managed.refused(change.to.clone(), &error, circumstances), Some(trouble))
+                (managed.refused(change.to.clone(), &error, around), Some(trouble))
             }
             Err(error @ WriteError::Short { .. }) => {
+                let around = circumstances(&self.tree, managed);
                 let trouble = error.to_string();
-                (managed.written(&change.to, circumstances, Some(trouble.clone())), Some(trouble))
+                (managed.mismatched(&change.to, around, Some(trouble.clone())), Some(trouble))
             }
         };
         let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
@@ -363,12 +368,7 @@ fn every_interface(tree: &SysctlTree, family: &str) -> Vec<Key> {
 }
 
 fn store_siblings(tree: &SysctlTree, ledger: &mut Ledger, written: &Key) {
-    let ours: Vec<Key> = ledger
-        .iter()
-        .filter(|(_, record)| record.sibling_of.as_deref() == Some(written.as_str()))
-        .map(|(key, _)| key)
-        .collect();
-    for key in ours {
+    for key in ledger.siblings_of(written) {
         if let Some(text) = read(tree, &key) {
             ledger.stored(&key, &text);
         }

@@ -146,6 +146,15 @@ impl Ledger {
         self.records.iter().filter_map(|(key, record)| Some((Key::parse(key).ok()?, record)))
     }
 
+    /// Keys on record only because the write of this one changes them.
+    #[must_use]
+    pub fn siblings_of(&self, written: &Key) -> Vec<Key> {
+        let records = self.records.iter();
+        let siblings =
+            records.filter(|(_, record)| record.sibling_of.as_deref() == Some(written.as_str()));
+        siblings.filter_map(|(key, _)| Key::parse(key).ok()).collect()
+    }
+
     /// Whether nothing is on record.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -333,23 +333,27 @@ impl Managed {
         WriteResult::Rejected
     }
 
-    /// Notes a write that the kernel took. `self` was looked at again after it.
-    pub fn written(
+    /// Whether a write that the kernel accepted put the policy in force. `self` was looked at
+    /// again after it.
+    pub fn took(&mut self, target: &Value) -> bool {
+        let rounds = self.entry.is_some_and(|entry| entry.has("rounds"));
+        if let Some(stored) = self.actual.clone().filter(|stored| rounds && stored != target) {
+            self.rounded = Some((target.clone(), stored));
+        }
+        let met = self.met();
+        if met {
+            self.held = None;
+        }
+        met
+    }
+
+    /// Notes a write after which something else is in force.
+    pub fn mismatched(
         &mut self,
         target: &Value,
         circumstances: String,
         short: Option<String>,
     ) -> WriteResult {
-        let stored = self.actual.clone();
-        let rounds = self.entry.is_some_and(|entry| entry.has("rounds"));
-        if let Some(stored) = stored.filter(|stored| rounds && short.is_none() && stored != target)
-        {
-            self.rounded = Some((target.clone(), stored));
-        }
-        if self.met() {
-            self.held = None;
-            return WriteResult::Ok;
-        }
         let shown = self.shown().unwrap_or_else(|| "nothing".to_owned());
         let message = short.unwrap_or_else(|| {
             format!(

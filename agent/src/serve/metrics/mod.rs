@@ -59,6 +59,9 @@ impl NodeCollector {
     }
 }
 
+/// The error of a section that has a bug.
+const PANICKED: &str = "showing it panicked";
+
 /// Adds the series of one part of the picture.
 type Section = fn(&NodeState, &mut Families);
 
@@ -78,20 +81,26 @@ impl Collector for NodeCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut state = self.node.fresh();
-        let mut families = Families::default();
-        for (name, section) in SECTIONS {
-            // A panic costs the section's numbers, not the scrape.
-            let mut part = Families::default();
-            match catch_unwind(AssertUnwindSafe(|| section(&state, &mut part))) {
-                Ok(()) => families.0.append(&mut part.0),
-                Err(_) => {
-                    state.collected(name, Some("panicked".to_owned()), Default::default());
+        self.node.fresh(|state| {
+            let mut families = Families::default();
+            for (name, section) in SECTIONS {
+                // A panic costs the section's numbers, not the scrape.
+                let mut part = Families::default();
+                match catch_unwind(AssertUnwindSafe(|| section(state, &mut part))) {
+                    Ok(()) => {
+                        families.0.append(&mut part.0);
+                        if let Some(collector) = state.collectors.get_mut(name) {
+                            collector.error.take_if(|error| error == PANICKED);
+                        }
+                    }
+                    Err(_) => {
+                        state.collected(name, Some(PANICKED.to_owned()), Default::default());
+                    }
                 }
             }
-        }
-        collectors(&state, &mut families);
-        families.finish()
+            collectors(state, &mut families);
+            families.finish()
+        })
     }
 }
 
