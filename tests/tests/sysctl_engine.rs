@@ -819,11 +819,10 @@ fn fault_10_what_is_not_mounted_beneath_the_root_is_read_and_denied() {
         let denied = rig.status("vm.max_map_count");
         assert_eq!((denied.state, denied.actual), (State::Denied, Some(count.clone())));
         let detail = denied.detail.unwrap();
-        let hint = format!(
-            "mount /proc/sys/vm/max_map_count at {}/vm/max_map_count read-write",
-            root.path().display()
-        );
-        assert!(detail.contains(&hint), "{detail}");
+        let missing = format!("{}/vm/max_map_count", root.path().display());
+        assert!(detail.contains(&missing), "{detail}");
+        let hint = "mount the host's /proc/sys/vm/max_map_count there, read-write";
+        assert!(detail.contains(hint), "{detail}");
         assert_eq!(rig.restore()["vm.swappiness"], Outcome::Restored);
     });
     assert_eq!(fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim_end(), count);
