@@ -25,12 +25,18 @@ pub async fn watch(mut context: Context) -> Result<(), Failure> {
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = LinkEvents::subscribe(context.event_buffer)
         .map_err(|error| format!("link events: {error}"))?;
-    let mut watcher =
-        Watcher { model: dump().await?, dumped: TokioInstant::now(), due: None, resync: false };
+    let mut watcher = Watcher {
+        model: dump().await?,
+        dumped: TokioInstant::now(),
+        due: None,
+        resync: false,
+        suspect: false,
+    };
     watcher.publish(&context, true).await?;
     recovered(&context.node, "bridges");
+    let mut recheck_at = TokioInstant::now() + RECHECK_EVERY;
     loop {
-        let due = watcher.due.unwrap_or_else(|| TokioInstant::now() + RECHECK_EVERY);
+        let due = watcher.due.map_or(recheck_at, |due| due.min(recheck_at));
         tokio::select! {
             event = events.next() => {
                 watcher.take(&context, event.ok_or("the socket for link events failed")?);
@@ -40,8 +46,13 @@ pub async fn watch(mut context: Context) -> Result<(), Failure> {
                 watcher.due = Some(TokioInstant::now());
             }
             () = sleep_until(due) => {
-                let idle = watcher.due.take().is_none();
-                watcher.publish(&context, idle).await?;
+                // However busy the node is: events alone are not trusted for longer.
+                let recheck = TokioInstant::now() >= recheck_at;
+                if recheck {
+                    recheck_at = TokioInstant::now() + RECHECK_EVERY;
+                }
+                watcher.due = None;
+                watcher.publish(&context, recheck).await?;
             }
         }
     }
@@ -54,6 +65,8 @@ struct Watcher {
     due: Option<TokioInstant>,
     /// Whether events were lost.
     resync: bool,
+    /// Whether `brif` disagreed the last time.
+    suspect: bool,
 }
 
 impl Watcher {
@@ -83,15 +96,23 @@ impl Watcher {
             self.resync = bridges != self.model.bridges();
         }
         let mut counted = count(&self.model, &current(context).watch, &context.roots.sys);
-        // The model and `brif` disagree when events are still on their way, or were lost without
-        // a word: an event with a name that is not UTF-8 is dropped by its parser.
-        if self.resync || counted.iter().any(|(_, agrees)| !agrees) {
+        // The model and `brif` disagree while events are on their way, so once is no reason; or
+        // when some were lost without a word: one with a name that is not UTF-8 is dropped by its
+        // parser.
+        let disagree = counted.iter().any(|(_, agrees)| !agrees);
+        if disagree && !self.suspect {
+            self.due.get_or_insert_with(|| TokioInstant::now() + SETTLE);
+        }
+        let lost = self.resync || (disagree && self.suspect);
+        self.suspect = disagree;
+        if lost {
             if self.dumped.elapsed() < RESYNC_EVERY {
                 self.due = Some(self.dumped + RESYNC_EVERY);
             } else {
                 self.model = dump().await?;
                 self.dumped = TokioInstant::now();
                 self.resync = false;
+                self.suspect = false;
                 context.node.update(|state| state.netlink_resyncs += 1);
                 counted = count(&self.model, &current(context).watch, &context.roots.sys);
             }
