@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use headroom_tests::agent_process::{Agent, Home, Scrape};
 use headroom_tests::{HostLock, Namespace, SavedSysctls, ip, ip_batch, root_or_skip, try_ip};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use rtnetlink::packet_route::neighbour::NeighbourState;
 
 const OBSERVE: &str = "mode: observe\nwatch: { neighborScan: 1s }\n";
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
@@ -56,18 +58,18 @@ fn pod(host: &HostLock) -> Namespace {
     pod
 }
 
-/// Lines that add or delete the first neighbors, so many of them.
-fn neighbors(family: &str, verb: &str, count: u64, how: &str) -> String {
-    neighbors_of(family, verb, 0..count, how)
+fn address(family: &str, number: u64) -> String {
+    match family {
+        "ipv4" => format!("10.1.{}.{}", number / 250, number % 250 + 1),
+        _ => format!("fd00::1:{number:x}"),
+    }
 }
 
-fn neighbors_of(family: &str, verb: &str, which: std::ops::Range<u64>, how: &str) -> String {
-    let address = |n: u64| match family {
-        "ipv4" => format!("10.1.{}.{}", n / 250, n % 250 + 1),
-        _ => format!("fd00::1:{n:x}"),
-    };
-    let line = |n| format!("neigh {verb} {} lladdr 02:00:00:00:00:01 dev v0 {how}\n", address(n));
-    which.map(line).collect()
+/// Lines that add or delete this many neighbors.
+fn neighbors(family: &str, verb: &str, count: u64, how: &str) -> String {
+    let lladdr = "02:00:00:00:00:01";
+    let line = |n| format!("neigh {verb} {} lladdr {lladdr} dev v0 {how}\n", address(family, n));
+    (0..count).map(line).collect()
 }
 
 #[test]
@@ -122,22 +124,38 @@ fn lowered(host: &HostLock, family: &str, room: u64) -> (SavedSysctls, u64) {
 }
 
 /// Adds neighbors that no collection can free, until so many were refused; how many were.
-fn overflow(pod: &Namespace, family: &str, refusals: u64) -> u64 {
-    pod.ip_batch(neighbors(family, "add", 150, "nud reachable"));
-    let mut refused = 0;
-    for number in 150..1000 {
-        // One by one: `ip neigh add` ends the whole batch where it fails.
-        let line = neighbors_of(family, "add", number..number + 1, "nud reachable");
-        match pod.try_ip(line.split_ascii_whitespace()) {
-            Ok(_) => {}
-            Err(error) if error.contains("No buffer space available") => refused += 1,
-            Err(error) => panic!("{error}"),
+///
+/// Over one socket: while the table is full, every packet of the machine counts too, and
+/// `ip neigh add` ends a whole batch where it fails.
+fn overflow(pod: &Namespace, family: &str, refusals: usize) -> u64 {
+    let index = pod.run(|| nix::net::if_::if_nametoindex("v0")).unwrap();
+    let add = async || {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        let mut refused = 0;
+        for number in 0..2000 {
+            let address = address(family, number).parse().unwrap();
+            let request = handle.neighbours().add(index, address);
+            let request = request.state(NeighbourState::Reachable);
+            match request.link_layer_address(&[2, 0, 0, 0, 0, 1]).execute().await {
+                Ok(()) => {}
+                Err(rtnetlink::Error::NetlinkError(error))
+                    if error.raw_code() == -(Errno::ENOBUFS as i32) =>
+                {
+                    refused += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            if refused == refusals {
+                return refused as u64;
+            }
         }
-        if refused == refusals {
-            break;
-        }
-    }
-    refused
+        panic!("the table took 2000 entries more");
+    };
+    pod.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(add())
+    })
 }
 
 #[test]
@@ -152,7 +170,7 @@ fn an_overflow_moves_the_counter_by_exactly_the_allocations_that_failed() {
             let pod = pod(&host);
             let before = agent.metrics();
             let (_saved, most) = lowered(&host, family, 200);
-            let failed = overflow(&pod, family, 30);
+            let failed = overflow(&pod, family, 50);
             let after = agent.metrics();
             let limit = [("limit", "neighbor_table"), ("object", family)];
             let value = |scrape: &Scrape, name| scrape.value(name, &limit).unwrap() as u64;
@@ -182,8 +200,22 @@ fn an_overflow_moves_the_counter_by_exactly_the_allocations_that_failed() {
 fn the_ratio_follows_at_the_next_scrape_whatever_the_last_scan_saw() {
     let Some(host) = root_or_skip() else { return };
     let home = Home::new();
+    // One scan, at the start, and no other before the end.
     home.configure("mode: observe\n");
-    let agent = home.start();
+    let mut agent = home.start();
+    let saw_all = |agent: &Agent<'_>| {
+        let labels = [("family", "ipv4"), ("basis", "pinned")];
+        agent.metrics().value("headroom_neighbor_fullness_ratio", &labels).is_some()
+    };
+    for _ in 0..20 {
+        // Namespaces that have been deleted keep their entries for a while.
+        if saw_all(&agent) {
+            break;
+        }
+        sleep(Duration::from_millis(200));
+        drop(agent);
+        agent = home.start();
+    }
     let pod = pod(&host);
     let (_saved, _) = lowered(&host, "ipv4", 200);
     assert_eq!(overflow(&pod, "ipv4", 1), 1);

@@ -1,0 +1,99 @@
+//! What is shown of a key: its state, what is wrong with it, its numbers.
+
+use super::{Managed, Obstacle, show};
+use crate::sysctl::fight::PATIENCE;
+use crate::sysctl::ledger::Ledger;
+use crate::sysctl::policy::{OnConflict, Want};
+use crate::sysctl::state::{KeyStatus, Numbers, State};
+use crate::sysctl::value::Value;
+
+impl Managed {
+    /// The state, by the design's precedence.
+    #[must_use]
+    pub fn state(&self, observe: bool) -> State {
+        let met = self.met();
+        match &self.obstacle {
+            Some(Obstacle::Unsupported(_)) => return State::Unsupported,
+            Some(Obstacle::Pending(_)) => return State::Pending,
+            // Without a wish to write, the missing right does not matter.
+            Some(Obstacle::Denied(_)) if !met && !observe => return State::Denied,
+            Some(Obstacle::Unfit(_)) => return State::Rejected,
+            _ => {}
+        }
+        let report = self.policy.on_conflict == OnConflict::Report;
+        if self.held.as_ref().is_some_and(|held| held.errno.is_some()) && !met {
+            State::Rejected
+        } else if self.fight.is_on() {
+            State::Contested
+        } else if self.yielded {
+            State::Yielded
+        } else if observe || report {
+            State::Observed
+        } else if !met {
+            State::Drifted
+        } else if self.spelled_differently() {
+            State::Normalized
+        } else {
+            State::InSync
+        }
+    }
+
+    fn spelled_differently(&self) -> bool {
+        if self.rounded.as_ref().is_some_and(|(_, stored)| Some(stored) == self.actual.as_ref()) {
+            return true;
+        }
+        let words = |text: &str| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        let shown = self.text.as_deref().map(words);
+        match &self.policy.want {
+            Want::Value(text) => shown.is_some_and(|shown| shown != words(text)),
+            Want::OneOf(texts) => {
+                shown.is_some_and(|shown| !texts.iter().any(|text| shown == words(text)))
+            }
+            Want::Bounds { .. } => false,
+        }
+    }
+
+    fn detail(&self, state: State) -> Option<String> {
+        let held = self.held.as_ref().map(|held| held.message.clone());
+        match (state, &self.obstacle) {
+            (_, Some(Obstacle::Unsupported(why) | Obstacle::Pending(why))) => Some(why.clone()),
+            (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
+            (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
+            (State::Contested, _) => Some(format!(
+                "another writer keeps changing it (now {}): put back {} times within a minute, \
+                 so it is tried again after a growing pause",
+                self.shown().unwrap_or_default(),
+                PATIENCE
+            )),
+            (State::Yielded, _) => {
+                Some("another writer's value was taken, as onConflict: yield says".into())
+            }
+            (State::InSync | State::Observed, _) => None,
+            (State::Normalized, _) => Some(format!("the kernel's form of {}", self.policy.want)),
+            _ => held,
+        }
+    }
+
+    /// What status, metrics and explain show.
+    #[must_use]
+    pub fn status(&self, observe: bool, ledger: &Ledger) -> KeyStatus {
+        let state = self.state(observe);
+        let ints = |value: Option<&Value>| value.and_then(Value::ints).unwrap_or_default().to_vec();
+        let target = self.target();
+        KeyStatus {
+            key: self.key.clone(),
+            state,
+            in_sync: self.met(),
+            required: self.policy.required,
+            want: self.policy.want.to_string(),
+            desired: target.as_ref().map(|value| show(&value.to_string())),
+            actual: self.shown(),
+            original: ledger.get(&self.key).map(|record| show(&record.original)),
+            on_conflict: self.policy.on_conflict,
+            source: self.policy.source.to_string(),
+            reason: self.policy.reason.clone(),
+            detail: self.detail(state),
+            numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
+        }
+    }
+}
