@@ -26,7 +26,7 @@ peers:
 test: peers
 	$(CARGO) test --locked -p headroom
 	$(CARGO) build --locked -p headroom
-	RUST_TEST_THREADS=1 $(CARGO) test --locked -p headroom-tests
+	RUST_TEST_THREADS=1 $(CARGO) test --locked -p headroom-tests --lib --bins --tests
 
 lint:
 	$(CARGO) fmt --all --check

@@ -58,8 +58,6 @@ pub struct Start {
     pub loaded: Loaded,
     /// The file it was named by, for loading it again.
     pub named: Option<PathBuf>,
-    /// The socket that was asked for, instead of the configured one.
-    pub socket: Option<PathBuf>,
     /// Where the kernel is.
     pub roots: Roots,
     /// Receive buffer for link events, in bytes.
@@ -94,7 +92,7 @@ struct Context {
 
 /// Runs the agent until it is told to stop. Nothing is rolled back then: values outlive a rollout.
 pub async fn run(start: Start) -> Result<(), StartError> {
-    let Start { loaded, named, socket, roots, event_buffer, set_log_level } = start;
+    let Start { loaded, named, roots, event_buffer, set_log_level } = start;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -122,8 +120,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
             _ = interrupt.recv() => break,
             () = supervisor.watch() => {}
             _ = hangup.recv() => {
-                if let Some(mut loaded) = reload(&node, named.as_deref(), &current) {
-                    loaded.config.socket = socket.clone().unwrap_or(loaded.config.socket);
+                if let Some(loaded) = reload(&node, named.clone(), &current).await {
                     set_log_level(loaded.config.log_level);
                     send_config.send_replace(Arc::new(loaded.config.clone()));
                     current = loaded;
@@ -225,41 +222,56 @@ fn spawn_all(
     let limits = Limits::default();
     for address in &config.listen {
         let app = router(context.node.clone(), metrics.clone(), Side::Network);
-        supervisor.serve(listen::Place::Tcp(*address), app, limits.clone());
+        supervisor.serve(context, listen::Place::Tcp(*address), app, limits.clone());
     }
     let app = router(context.node.clone(), metrics.clone(), Side::Socket);
-    supervisor.serve(listen::Place::Unix(config.socket.clone()), app, limits);
+    supervisor.serve(context, listen::Place::Unix(config.socket.clone()), app, limits);
 }
 
-/// Loads the configuration again. What is wrong with it is said; the last good one stays.
-fn reload(node: &Node, named: Option<&std::path::Path>, current: &Loaded) -> Option<Loaded> {
-    match load(named) {
-        Ok(loaded) => {
-            let (new, old) = (&loaded.config, &current.config);
-            let fixed = [
-                ("server.listen", new.listen != old.listen),
-                ("server.socket", new.socket != old.socket),
-                ("state", new.state != old.state),
-                ("hostNetns", new.host_netns != old.host_netns),
-                ("log.format", new.log_format != old.log_format),
-            ];
-            for (field, _) in fixed.iter().filter(|(_, changed)| *changed) {
-                warn!(field, "changed, but takes effect only at the next start");
-            }
-            for problem in &loaded.warnings {
-                warn!(config = loaded.origin.shown(), "{problem}");
-            }
-            node.update(|state| state.config = config_state(&loaded));
-            info!(config = loaded.origin.shown(), hash = loaded.hash, "configuration loaded");
-            Some(loaded)
-        }
+/// Loads the configuration again. What is wrong with it is said; the last good one stays. What
+/// takes effect only at a start stays as it was at this one.
+async fn reload(node: &Node, named: Option<PathBuf>, current: &Loaded) -> Option<Loaded> {
+    // A hostile document takes a moment to judge.
+    let judged = supervise::blocking((), move |()| load(named.as_deref())).await;
+    let (_, judged) = judged.ok()?;
+    let mut loaded = match judged {
+        Ok(loaded) => loaded,
         Err(failed) => {
             for problem in &failed.problems {
                 error!(config = failed.origin.shown(), "{problem}");
             }
             warn!("the configuration was not loaded: the last good one stays in force");
             node.update(|state| state.config.error = Some(failed.to_string().replace('\n', "; ")));
-            None
+            return None;
         }
+    };
+    for problem in &loaded.warnings {
+        warn!(config = loaded.origin.shown(), "{problem}");
+    }
+    keep_fixed(&mut loaded.config, &current.config);
+    node.update(|state| state.config = config_state(&loaded));
+    info!(config = loaded.origin.shown(), hash = loaded.hash, "configuration loaded");
+    Some(loaded)
+}
+
+fn keep_fixed(new: &mut Config, running: &Config) {
+    let mut changed = Vec::new();
+    let mut keep = |name, differs: bool| {
+        if differs {
+            changed.push(name);
+        }
+    };
+    keep("server.listen", new.listen != running.listen);
+    keep("state", new.state != running.state);
+    keep("hostNetns", new.host_netns != running.host_netns);
+    keep("log.format", new.log_format != running.log_format);
+    // The socket may have been named on the command line; then what the file says does not matter.
+    new.socket.clone_from(&running.socket);
+    new.listen.clone_from(&running.listen);
+    new.state.clone_from(&running.state);
+    new.host_netns = running.host_netns;
+    new.log_format = running.log_format;
+    for field in changed {
+        warn!(field, "changed, but takes effect only at the next start");
     }
 }

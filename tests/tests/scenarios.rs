@@ -195,8 +195,6 @@ fn an_overflow_moves_the_counter_by_exactly_the_allocations_that_failed() {
 }
 
 #[test]
-#[ignore = "bug: a scan that saw every entry makes the ratio, until the next one (60 s by default), \
-            whatever comes in between"]
 fn the_ratio_follows_at_the_next_scrape_whatever_the_last_scan_saw() {
     let Some(host) = root_or_skip() else { return };
     let home = Home::new();

@@ -86,14 +86,20 @@ impl Watcher {
     /// Brings the picture up to date. `recheck`: also whether netlink knows other bridges.
     async fn publish(&mut self, context: &Context, recheck: bool) -> Result<(), Failure> {
         let started = Instant::now();
+        let mut failure = None;
         if recheck && !self.resync {
             let (_, bridges) = blocking((), |()| {
                 DumpSocket::open().and_then(|mut socket| links::bridges(&mut socket))
             })
             .await?;
-            let mut bridges = bridges.map_err(|error| error.to_string())?;
-            bridges.sort_by(|a, b| a.name.cmp(&b.name));
-            self.resync = bridges != self.model.bridges();
+            match bridges {
+                Ok(mut bridges) => {
+                    bridges.sort_by(|a, b| a.name.cmp(&b.name));
+                    self.resync = bridges != self.model.bridges();
+                }
+                // The counts below are fresh all the same.
+                Err(error) => failure = Some(error.to_string()),
+            }
         }
         let mut counted = count(&self.model, &current(context).watch, &context.roots.sys);
         // The model and `brif` disagree while events are on their way, so once is no reason; or
@@ -109,20 +115,34 @@ impl Watcher {
             if self.dumped.elapsed() < RESYNC_EVERY {
                 self.due = Some(self.dumped + RESYNC_EVERY);
             } else {
-                self.model = dump().await?;
                 self.dumped = TokioInstant::now();
-                self.resync = false;
-                self.suspect = false;
-                context.node.update(|state| state.netlink_resyncs += 1);
-                counted = count(&self.model, &current(context).watch, &context.roots.sys);
+                match dump().await {
+                    Ok(model) => {
+                        self.model = model;
+                        self.resync = false;
+                        self.suspect = false;
+                        context.node.update(|state| state.netlink_resyncs += 1);
+                        counted = count(&self.model, &current(context).watch, &context.roots.sys);
+                    }
+                    // Interrupted by changes again and again: the last good model stays, and the
+                    // dump is taken again.
+                    Err(error) => {
+                        failure = Some(error);
+                        self.resync = true;
+                        self.due = Some(self.dumped + RESYNC_EVERY);
+                    }
+                }
             }
         }
         let bridges: Vec<Bridge> = counted.into_iter().map(|(bridge, _)| bridge).collect();
         say_changes(context, &bridges);
-        context.node.update(|state| {
+        let changed = context.node.update(|state| {
             state.bridges = Some(bridges);
-            state.collected("bridges", None, started.elapsed());
+            state.collected("bridges", failure.clone(), started.elapsed())
         });
+        if let (true, Some(reason)) = (changed, failure) {
+            warn!(reason, "links cannot be read anew; bridges are as last known");
+        }
         Ok(())
     }
 }

@@ -2,17 +2,21 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::Context;
+use super::supervise::blocking;
+use crate::kernel::listeners::holder_of;
 use crate::kernel::name::escape;
 use crate::kernel::state_dir;
-use crate::node::Node;
 use crate::serve::bind::{self, BindError};
 use crate::serve::http::{self, Limits, Listener};
 
@@ -46,9 +50,9 @@ impl Place {
     }
 }
 
-/// Serves until the order to stop.
+/// Serves until the order to stop. A server that breaks is started again.
 pub async fn serve(
-    node: Node,
+    context: Context,
     place: Place,
     app: Router,
     limits: Limits,
@@ -56,36 +60,67 @@ pub async fn serve(
 ) {
     let app = http::harden(app, &limits);
     let name = place.to_string();
+    let node = &context.node;
+    while let Some(listener) = bind(&context, &place, &name, &mut stop).await {
+        node.update(|state| state.listeners.insert(name.clone(), Ok(())));
+        info!(address = name, "listening");
+        let served = http::serve(listener, app.clone(), limits.clone(), stop.clone());
+        let broken = AssertUnwindSafe(served).catch_unwind().await.is_err();
+        if *stop.borrow() {
+            break;
+        }
+        let why = if broken { "the server panicked: this is a bug" } else { "the server ended" };
+        error!(address = name, reason = why, "not serving");
+        node.update(|state| state.listeners.insert(name.clone(), Err(format!("{name}: {why}"))));
+        sleep(FIRST_PAUSE).await;
+    }
+    if let Place::Unix(path) = place {
+        // Still under the agent's lock, so it is nobody else's.
+        let _ = state_dir::remove(&path);
+    }
+}
+
+/// Binds, trying again with a growing pause; `None`: told to stop.
+async fn bind(
+    context: &Context,
+    place: &Place,
+    name: &str,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Listener> {
     let mut pause = FIRST_PAUSE;
     let mut said = None;
-    let listener = loop {
+    loop {
         match place.bind() {
-            Ok(listener) => break listener,
+            Ok(listener) => return Some(listener),
             Err(error) => {
-                let text = error.to_string();
-                node.update(|state| state.listeners.insert(name.clone(), Err(text.clone())));
-                // Once: it will be tried again and again.
-                if said.as_ref() != Some(&text) {
+                let errno = error.errno();
+                // Once an episode: it will be tried again and again.
+                if said != Some(errno) {
+                    said = Some(errno);
+                    let reason = with_holder(context, error).await.to_string();
+                    let shown = reason.clone();
+                    context
+                        .node
+                        .update(|state| state.listeners.insert(name.to_owned(), Err(shown)));
                     warn!(
                         address = name,
-                        reason = text,
-                        "cannot listen; tuning goes on, and this is tried again"
+                        reason, "cannot listen; tuning goes on, and this is tried again"
                     );
-                    said = Some(text);
                 }
             }
         }
         tokio::select! {
             () = sleep(pause) => {}
-            _ = stop.changed() => return,
+            _ = stop.changed() => return None,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
-    };
-    node.update(|state| state.listeners.insert(name.clone(), Ok(())));
-    info!(address = name, "listening");
-    http::serve(listener, app, limits, stop).await;
-    if let Place::Unix(path) = place {
-        // Still under the agent's lock, so it is nobody else's.
-        let _ = state_dir::remove(&path);
     }
+}
+
+/// Names who holds a port. That takes a look at every process' descriptors.
+async fn with_holder(context: &Context, error: BindError) -> BindError {
+    let BindError::Taken { addr, .. } = error else { return error };
+    let proc_root = context.roots.proc.clone();
+    let found = blocking((), move |()| holder_of(&proc_root, addr)).await;
+    BindError::Taken { addr, holder: found.ok().and_then(|(_, holder)| holder) }
 }

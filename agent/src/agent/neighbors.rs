@@ -182,7 +182,8 @@ pub async fn scan(context: Context) -> Result<(), Failure> {
         let error = result.iter().find_map(|scan| scan.as_ref().err().cloned());
         let changed = context.node.update(|state| {
             for (neighbor, scan) in state.neighbor.iter_mut().zip(result) {
-                neighbor.scan = scan.ok();
+                // A family that this kernel was started without has no table to scan.
+                neighbor.scan = scan.ok().filter(|_| neighbor.entries().is_some());
             }
             state.collected("neighbor-scan", error.clone(), started.elapsed())
         });

@@ -51,14 +51,9 @@ impl Supervisor {
 
     /// Serves at a place until the order to stop, binding again with a growing pause where it
     /// cannot be had: a port that is taken does not stop tuning.
-    pub fn serve(&mut self, place: listen::Place, app: Router, limits: Limits) {
-        self.servers.spawn(listen::serve(
-            self.node.clone(),
-            place,
-            app,
-            limits,
-            self.stop.subscribe(),
-        ));
+    pub fn serve(&mut self, context: &Context, place: listen::Place, app: Router, limits: Limits) {
+        let stop = self.stop.subscribe();
+        self.servers.spawn(listen::serve(context.clone(), place, app, limits, stop));
     }
 
     /// Ends only if a supervising task itself broke, which it does not.

@@ -1,5 +1,6 @@
 //! The sysctl task: the first pass, then a sweep every few seconds.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::{Instant as TokioInstant, sleep_until};
@@ -14,10 +15,7 @@ use crate::sysctl::state::{KeyStatus, State};
 /// Keeps every key at its value.
 pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
-    let place = (*context.place).clone();
-    let observe = config.mode == Mode::Observe;
-    let mut engine = once::engine(&config, &context.roots, place, observe)?;
-    restore(&mut engine, &config);
+    let mut engine = start(&context, &config).await?;
     let mut said: Vec<(String, State)> = Vec::new();
     loop {
         let (back, (result, took)) = blocking(engine, |engine: &mut Engine| {
@@ -41,15 +39,38 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             changed = context.config.changed() => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
-                engine.configure(config.policies.clone());
-                engine.set_observe(config.mode == Mode::Observe);
-                restore(&mut engine, &config);
+                engine = reconfigure(engine, &config).await?;
             }
         }
     }
 }
 
-/// Puts back what an earlier run changed and the configuration no longer names.
+/// Opens what there is to open, and puts back what an earlier run changed and the configuration no
+/// longer names. Files and writes can wait for RTNL, so not on the main thread.
+async fn start(context: &Context, config: &Arc<Config>) -> Result<Engine, Failure> {
+    let (roots, place) = (context.roots.clone(), (*context.place).clone());
+    let config = config.clone();
+    let (_, engine) = blocking((), move |()| {
+        let observe = config.mode == Mode::Observe;
+        let mut engine = once::engine(&config, &roots, place, observe)?;
+        restore(&mut engine, &config);
+        Ok::<_, Failure>(engine)
+    })
+    .await?;
+    engine
+}
+
+async fn reconfigure(engine: Engine, config: &Arc<Config>) -> Result<Engine, Failure> {
+    let config = config.clone();
+    let (engine, ()) = blocking(engine, move |engine: &mut Engine| {
+        engine.configure(config.policies.clone());
+        engine.set_observe(config.mode == Mode::Observe);
+        restore(engine, &config);
+    })
+    .await?;
+    Ok(engine)
+}
+
 fn restore(engine: &mut Engine, config: &Config) {
     if config.mode == Mode::Observe {
         return;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use headroom::config::Mode;
+use headroom::sysctl::policy::OnConflict;
 use headroom::sysctl::state::KeyStatus;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -52,7 +53,8 @@ pub fn run(common: &Common) -> Exit {
     let pass_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let counters = engine.counters();
     let keys = engine.status();
-    let met = observe || !keys.iter().any(KeyStatus::blocks_readiness);
+    let excused = |key: &KeyStatus| !key.required || key.on_conflict != OnConflict::Enforce;
+    let met = keys.iter().all(|key| key.in_sync || excused(key));
     let applied = Applied {
         schema: "headroom.apply/v1",
         set: counters.ok,

@@ -74,6 +74,11 @@ pub fn run(name: &str, common: &Common) -> Exit {
     let wanted = loaded.config.policies.remove(&key);
     let policy = wanted.clone().unwrap_or_else(looked_at);
     loaded.config.policies = [(key.clone(), policy)].into();
+    let acts = catalogue::refusal(&key) == Some(Refusal::SideEffect);
+    if acts {
+        // vm.stat_refresh acts even when it is read.
+        loaded.config.policies.clear();
+    }
     let status = match common.engine(&loaded.config, false) {
         // A preview: it opens the file for writing, to know whether it could, and writes nothing.
         Ok(mut engine) => match engine.preview(Instant::now()) {
@@ -88,10 +93,13 @@ pub fn run(name: &str, common: &Common) -> Exit {
         path: format!("/proc/sys/{}", key.path().display()),
         known: entry.as_ref().map(|entry| known(&key, entry)),
         value: status.as_ref().and_then(|status| status.actual.clone()),
-        absent: status
-            .as_ref()
-            .filter(|status| status.actual.is_none())
-            .and_then(|status| status.detail.clone()),
+        absent: match &status {
+            None if acts => Some("it is not read: touching it acts".to_owned()),
+            status => {
+                let unread = status.as_ref().filter(|status| status.actual.is_none());
+                unread.and_then(|status| status.detail.clone())
+            }
+        },
         policy: status.filter(|_| wanted.is_some()),
         did_you_mean: entry
             .is_none()

@@ -12,7 +12,11 @@ pub fn run(which: Which, patience: Duration, common: &Common) -> Exit {
         Which::Live => "/livez?verbose",
         Which::Ready => "/readyz?verbose",
     };
-    match client::get(&common.socket(), path, patience) {
+    let socket = match common.socket() {
+        Ok(socket) => socket,
+        Err(exit) => return exit,
+    };
+    match client::get(&socket, path, patience) {
         Ok(response) => {
             // Reasons are escaped by the agent; what is printed must be text all the same.
             let body = String::from_utf8_lossy(&response.body);

@@ -98,9 +98,10 @@ fn write_lines(waiting: &Receiver<Item>, dropped: &AtomicU64) {
                 Ok(())
             }
         };
+        // Through the log itself, so that it has the log's form.
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _ = writeln!(stderr, "{lost} log lines were dropped: standard error was blocked");
+            tracing::warn!(lines = lost, "log lines were dropped: standard error was blocked");
         }
     }
 }

@@ -200,13 +200,17 @@ impl Common {
     }
 
     /// Where the agent answers. A configuration that is broken must not keep a probe from asking
-    /// the agent, which goes on with the last good one.
-    fn socket(&self) -> PathBuf {
-        let configured = || load(self.config.as_deref()).ok().map(|loaded| loaded.config.socket);
-        self.socket
-            .clone()
-            .or_else(configured)
-            .unwrap_or_else(|| default_state().join("agent.sock"))
+    /// the agent, which goes on with the last good one; one that is named and not there is an
+    /// error all the same.
+    fn socket(&self) -> Result<PathBuf, Exit> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        match load(self.config.as_deref()) {
+            Ok(loaded) => Ok(loaded.config.socket),
+            Err(error) if error.is_missing() => Err(complain(&error)),
+            Err(_) => Ok(default_state().join("agent.sock")),
+        }
     }
 }
 

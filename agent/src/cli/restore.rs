@@ -40,7 +40,8 @@ pub fn run(common: &Common) -> Exit {
     let report = Report { schema: "headroom.restore/v1", keys, notices };
     print(common, &report);
     let failed = report.keys.iter().any(|key| matches!(key.outcome, Outcome::Failed { .. }));
-    if failed { Exit::Failed } else { Exit::Ok }
+    // A ledger that could not be read or kept may have had more to put back.
+    if failed || !report.notices.is_empty() { Exit::Failed } else { Exit::Ok }
 }
 
 fn print(common: &Common, report: &Report) {
@@ -50,6 +51,9 @@ fn print(common: &Common, report: &Report) {
     }
     for notice in &report.notices {
         output::error(notice);
+    }
+    if report.keys.is_empty() && !report.notices.is_empty() {
+        return;
     }
     if report.keys.is_empty() {
         return out.line("nothing on record: no value was changed since this boot");

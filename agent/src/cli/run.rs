@@ -32,7 +32,6 @@ fn start(common: &Common, loaded: Loaded, event_buffer: usize) -> anyhow::Result
     let start = Start {
         loaded,
         named: common.config.clone(),
-        socket: common.socket.clone(),
         roots: common.roots(),
         event_buffer,
         set_log_level: log.level_setter(),

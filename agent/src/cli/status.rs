@@ -13,7 +13,14 @@ use super::{Common, Exit, fail, out, output};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn run(common: &Common) -> Exit {
-    let status = match client::get(&common.socket(), "/status.json", PATIENCE) {
+    let socket = match common.socket() {
+        Ok(socket) => socket,
+        Err(exit) => return exit,
+    };
+    let status = match client::get(&socket, "/status.json", PATIENCE) {
+        Ok(response) if response.status != 200 => {
+            return fail(format_args!("the agent answers {}: try again", response.status));
+        }
         Ok(response) => match serde_json::from_slice::<Status>(&response.body) {
             Ok(status) => status,
             Err(error) => {
@@ -46,7 +53,7 @@ fn judge(status: &Status) -> Exit {
     let failing = status.ready == Some(false)
         || status.collectors.iter().any(|collector| !collector.ok)
         || status.host_netns.state == "wrong";
-    let drifted = status.keys.iter().any(|key| !key.in_sync && !excused(key));
+    let drifted = status.keys.iter().flatten().any(|key| !key.in_sync && !excused(key));
     match (failing, drifted) {
         (true, _) => Exit::Degraded,
         (false, true) => Exit::Differs,
@@ -106,13 +113,16 @@ fn headline(out: &Output, status: &Status) {
 }
 
 fn keys(out: &Output, status: &Status) {
-    if status.keys.is_empty() {
+    let Some(keys) = &status.keys else {
+        return out.line("\nthe keys are not known");
+    };
+    if keys.is_empty() {
         return out.line("\nno keys are configured");
     }
-    let met = status.keys.iter().filter(|key| key.in_sync).count();
+    let met = keys.iter().filter(|key| key.in_sync).count();
     out.line("");
-    out.heading(&format!("KEYS  {met} of {} as wanted", status.keys.len()));
-    out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(&status.keys));
+    out.heading(&format!("KEYS  {met} of {} as wanted", keys.len()));
+    out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(keys));
 }
 
 /// One row a key: those that need attention first.
@@ -208,11 +218,13 @@ fn neighbors(out: &Output, status: &Status) {
 
 fn bridges(out: &Output, status: &Status) {
     out.line("");
-    if status.bridges.is_empty() {
+    let Some(bridges) = &status.bridges else {
+        return out.line("the bridges are not known");
+    };
+    if bridges.is_empty() {
         return out.line("no bridges");
     }
-    let rows: Vec<_> = status
-        .bridges
+    let rows: Vec<_> = bridges
         .iter()
         .map(|bridge| {
             let tone = match bridge.ports * 100 / bridge.limit.max(1) {

@@ -65,6 +65,17 @@ fn shown(origin: &Origin, problems: &Problems) -> String {
     lines.join("\n")
 }
 
+impl LoadError {
+    /// Whether a file that was named is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.problems.iter().any(|problem| problem.code == MISSING)
+    }
+}
+
+/// The code of the problem that a named file is not there.
+const MISSING: &str = "missing-file";
+
 /// Loads the named file, or the default one, or the embedded document. A file that is named must
 /// be there.
 pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
@@ -72,8 +83,8 @@ pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
     match read(path) {
         Ok(Some(bytes)) => judge(Origin::File(path.to_owned()), &bytes),
         Ok(None) if named.is_none() => judge(Origin::Embedded, EMBEDDED.as_bytes()),
-        Ok(None) => Err(unreadable(path, "the file does not exist")),
-        Err(why) => Err(unreadable(path, &why)),
+        Ok(None) => Err(failed(path, MISSING, "the file does not exist")),
+        Err(why) => Err(failed(path, "unreadable", &why)),
     }
 }
 
@@ -82,8 +93,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     state_dir::read(path, yaml::MAX_BYTES as u64).map_err(|error| error.to_string())
 }
 
-fn unreadable(path: &Path, why: &str) -> LoadError {
-    let problem = Problem::error("unreadable", why);
+fn failed(path: &Path, code: &'static str, why: &str) -> LoadError {
+    let problem = Problem::error(code, why);
     LoadError { origin: Origin::File(path.to_owned()), problems: Problems::from(vec![problem]) }
 }
 

@@ -206,6 +206,9 @@ impl DumpSocket {
                 consistent &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
                     NLMSG_NOOP => {}
+                    NLMSG_ERROR if message.payload.len() < 4 => {
+                        return Err(NetlinkError::Malformed { request: name });
+                    }
                     NLMSG_DONE | NLMSG_ERROR => {
                         return finished(name, message.payload).map(|()| consistent);
                     }

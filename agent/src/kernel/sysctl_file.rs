@@ -169,21 +169,23 @@ impl SysctlTree {
 impl SysctlFile {
     /// The value, without the final line end. `buffer` is reused between calls.
     pub fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], FileError> {
-        if buffer.len() < FIRST_READ {
-            buffer.resize(FIRST_READ, 0);
-        }
+        let mut size = FIRST_READ;
         loop {
-            let count = match pread(&self.fd, buffer, 0) {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let offered = buffer.get_mut(..size).unwrap_or_default();
+            let count = match pread(&self.fd, offered, 0) {
                 Err(Errno::EINTR) => continue,
                 other => other.map_err(|errno| self.error(Access::Read, errno))?,
             };
             // A sysctl handler answers a read at an offset with end of file, so a value that
             // filled the buffer is read again from its start with a larger one.
-            if count < buffer.len() || buffer.len() >= LONGEST {
+            if count < size || size >= LONGEST {
                 let text = buffer.get(..count).unwrap_or_default();
                 return Ok(text.strip_suffix(b"\n").unwrap_or(text));
             }
-            buffer.resize(buffer.len() * 2, 0);
+            size *= 2;
         }
     }
 

@@ -112,7 +112,10 @@ impl Neighbor {
     pub fn fullness(&self) -> Option<Fullness> {
         let [_, _, max] = self.gc_thresholds()?;
         let (used, basis) = match self.scan {
-            Some(scan) if scan.complete => (scan.counts.pinned, Basis::Pinned),
+            // What came since the scan was not classified: then it is not the whole truth any more.
+            Some(scan) if scan.complete && self.entries() <= Some(scan.counts.entries) => {
+                (scan.counts.pinned, Basis::Pinned)
+            }
             scan => {
                 let exempt = scan.map_or(0, |scan| scan.counts.exempt);
                 (self.entries()?.saturating_sub(exempt), Basis::Entries)
@@ -276,12 +279,19 @@ mod tests {
         }
     }
 
+    /// The table after the scan.
+    fn grown(mut table: Neighbor, entries: u64) -> Neighbor {
+        table.stat = Some(TableStat { entries: Some(entries), ..TableStat::default() });
+        table
+    }
+
     #[test]
     fn pinned_entries_fill_a_table_and_all_entries_are_an_upper_bound() {
         for (neighbor, used, ratio, basis) in [
             (table(512, 1024, None), 512, 0.5, Basis::Entries),
             (table(20_001, 1024, Some((20_000, 0, false))), 1, 1.0 / 1024.0, Basis::Entries),
             (table(600, 1024, Some((0, 256, true))), 256, 0.25, Basis::Pinned),
+            (grown(table(600, 1024, Some((0, 256, true))), 1024), 1024, 1.0, Basis::Entries),
         ] {
             assert_eq!(neighbor.fullness(), Some(Fullness { ratio, used, basis }));
         }

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fchmod};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::kernel::errno::{name_of, of_io};
-use crate::kernel::listeners::{Holder, holder_of};
+use crate::kernel::listeners::Holder;
 use crate::kernel::name::escape;
 
 /// Connections the kernel keeps for us while all slots are in use.
@@ -139,7 +139,8 @@ pub fn tcp(addr: SocketAddr) -> Result<TcpListener, BindError> {
 
 fn tcp_error(addr: SocketAddr, step: &'static str, errno: Errno) -> BindError {
     if errno == Errno::EADDRINUSE {
-        return BindError::Taken { addr, holder: holder_of(Path::new("/proc"), addr) };
+        // Who holds it is looked for elsewhere: that reads a lot.
+        return BindError::Taken { addr, holder: None };
     }
     BindError::Tcp { addr, step, errno }
 }

@@ -40,12 +40,12 @@ pub struct Status {
     pub ready: Option<bool>,
     /// The readiness checks.
     pub checks: Vec<CheckResult>,
-    /// Every configured key.
-    pub keys: Vec<KeyStatus>,
+    /// Every configured key; absent while they are not known.
+    pub keys: Option<Vec<KeyStatus>>,
     /// The neighbor tables.
     pub neighbor_tables: Vec<NeighborTable>,
-    /// Every watched bridge.
-    pub bridges: Vec<Bridge>,
+    /// Every watched bridge; absent while they are not known.
+    pub bridges: Option<Vec<Bridge>>,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -191,7 +191,7 @@ impl Status {
                     reason: check.result.err(),
                 })
                 .collect(),
-            keys: state.keys.clone().unwrap_or_default(),
+            keys: state.keys.clone(),
             neighbor_tables: neighbor_tables(state),
             bridges: bridges(state),
             limits: limits::all(state).into_iter().map(limit).collect(),
@@ -250,15 +250,13 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
         .collect()
 }
 
-fn bridges(state: &NodeState) -> Vec<Bridge> {
-    let bridges = state.bridges.iter().flatten();
-    bridges
-        .map(|bridge| Bridge {
-            name: bridge.name.to_string(),
-            ports: bridge.ports,
-            limit: bridge.limit,
-        })
-        .collect()
+fn bridges(state: &NodeState) -> Option<Vec<Bridge>> {
+    let shown = |bridge: &limits::bridge::Bridge| Bridge {
+        name: bridge.name.to_string(),
+        ports: bridge.ports,
+        limit: bridge.limit,
+    };
+    Some(state.bridges.as_ref()?.iter().map(shown).collect())
 }
 
 fn limit(limit: limits::Limit) -> Limit {

@@ -44,7 +44,10 @@ pub struct Engine {
     observe: bool,
     keys: Vec<Managed>,
     ledger: Ledger,
-    ledger_notice: Option<String>,
+    /// Why the ledger could not be read; stays, since what it knew is not known.
+    load_notice: Option<String>,
+    /// Why it cannot be written now.
+    save_notice: Option<String>,
     buffer: Vec<u8>,
     counters: Counters,
 }
@@ -67,7 +70,8 @@ impl Engine {
             observe,
             keys: Vec::new(),
             ledger,
-            ledger_notice: None,
+            load_notice: None,
+            save_notice: None,
             buffer: Vec::new(),
             counters: Counters::default(),
         }
@@ -131,7 +135,7 @@ impl Engine {
         for managed in &mut self.keys {
             if managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
                 // The value on record went with the file that had it.
-                self.ledger.forget(&managed.key);
+                self.ledger.forget_with_siblings(&managed.key);
             }
             managed.recall(&self.ledger);
         }
@@ -179,19 +183,18 @@ impl Engine {
     }
 
     fn save_ledger(&mut self) {
-        match self.ledger.save() {
-            Ok(()) => self.ledger_notice = None,
-            Err(notice) => self.ledger_trouble(&notice),
+        let notice = self.ledger.save().err().map(|notice| notice.to_string());
+        if let Some(reason) = notice.as_ref().filter(|_| self.save_notice != notice) {
+            warn!(reason, "ledger");
         }
+        self.save_notice = notice;
     }
 
-    /// Says once what is wrong with the ledger. Tuning goes on.
+    /// Says what was wrong when the ledger was opened. Tuning goes on.
     pub fn ledger_trouble(&mut self, notice: &Notice) {
-        let text = notice.to_string();
-        if self.ledger_notice.as_ref() != Some(&text) {
-            warn!(reason = %text, "ledger");
-            self.ledger_notice = Some(text);
-        }
+        let reason = notice.to_string();
+        warn!(reason, "ledger");
+        self.load_notice = Some(reason);
     }
 
     /// Writes each change with one `write(2)`, and reads back. One key's failure never stops
@@ -217,13 +220,14 @@ impl Engine {
         let mode = self.mode();
         let Some(managed) = self.keys.get_mut(change.index) else { return WriteResult::Denied };
         let Some(file) = &managed.file else { return WriteResult::Denied };
+        let text_before = managed.text().map(str::to_owned);
+        let siblings = self.ledger.siblings_of(&change.key);
+        let siblings: Vec<_> =
+            siblings.into_iter().map(|key| (read(&self.tree, &key), key)).collect();
         let written = file.write(&change.to.to_string());
         // EINVAL on a vector may have left it half applied: read back whatever the answer was.
         managed.look(&self.place, &self.tree, mode, &mut self.buffer);
-        if let Some(text) = managed.text() {
-            self.ledger.stored(&change.key, text);
-        }
-        store_siblings(&self.tree, &mut self.ledger, &change.key);
+        let refused = matches!(written, Err(WriteError::Refused(_)));
         let (result, trouble) = match written {
             Ok(()) if managed.took(&change.to) => (WriteResult::Ok, None),
             Ok(()) => {
@@ -241,6 +245,13 @@ impl Engine {
                 (managed.mismatched(&change.to, around, Some(trouble.clone())), Some(trouble))
             }
         };
+        match managed.text() {
+            Some(text) if !refused || text_before.as_deref() != Some(text) => {
+                self.ledger.stored(&change.key, text, managed.is_rounded());
+                store_siblings(&self.tree, &mut self.ledger, &change.key, siblings);
+            }
+            _ => self.ledger.refused(&change.key),
+        }
         let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
         let why = format!("{} ({})", managed.policy.want, managed.policy.source);
         if result == WriteResult::Ok {
@@ -269,7 +280,7 @@ impl Engine {
     /// What is wrong with the ledger, if anything.
     #[must_use]
     pub fn ledger_notice(&self) -> Option<&str> {
-        self.ledger_notice.as_deref()
+        self.load_notice.as_deref().or(self.save_notice.as_deref())
     }
 
     /// Whether it only looks from now on.
@@ -293,9 +304,14 @@ impl Engine {
         &mut self,
         which: impl Fn(&Key) -> bool + Send,
     ) -> Result<Vec<Restored>, NetnsError> {
-        let restored =
-            self.netns.clone().run(|| restore(&self.tree, &self.place, &mut self.ledger, which))?;
-        self.save_ledger();
+        let restored = self.netns.clone().run(|| {
+            let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
+            self.save_ledger();
+            // What came back along with them is no other writer's doing.
+            self.look();
+            self.keys.iter_mut().for_each(Managed::excuse);
+            restored
+        })?;
         Ok(restored)
     }
 }
@@ -329,48 +345,72 @@ fn concrete(sibling: &str, interface: Option<&str>) -> Option<Key> {
 fn sibling_values(tree: &SysctlTree, key: &Key, now: &str) -> Vec<(Key, String)> {
     let value = |key: Key| read(tree, &key).map(|value| (key, value));
     let mut values: Vec<_> = sibling_keys(key).into_iter().filter_map(value).collect();
-    if let Some(family) = forwarding_family(key) {
-        // inet_forward_change and addrconf_forward_change set every interface's value. Putting
-        // the switch back sets them all to its original, so only those that differed need a
-        // record.
-        let interfaces = every_interface(tree, family).into_iter().filter_map(value);
+    if let Some((_, family, leaf)) = SWITCHES.iter().find(|(switch, ..)| *switch == key.as_str()) {
+        // The kernel sets every interface's value. Putting the switch back sets them all to its
+        // original, so only those that differed need a record.
+        let interfaces = every_interface(tree, family, leaf).into_iter().filter_map(value);
         let differed = interfaces.filter(|(_, value)| value != now);
         values.extend(differed.collect::<Vec<_>>());
     }
     values
 }
 
+/// Keys whose write changes the same key of every interface: inet_forward_change,
+/// addrconf_fixup_forwarding, addrconf_disable_ipv6, addrconf_sysctl_addr_gen_mode,
+/// addrconf_fixup_linkdown.
+const SWITCHES: [(&str, &str, &str); 6] = [
+    ("net.ipv4.ip_forward", "ipv4", "forwarding"),
+    ("net.ipv4.conf.all.forwarding", "ipv4", "forwarding"),
+    ("net.ipv6.conf.all.forwarding", "ipv6", "forwarding"),
+    ("net.ipv6.conf.all.disable_ipv6", "ipv6", "disable_ipv6"),
+    ("net.ipv6.conf.all.addr_gen_mode", "ipv6", "addr_gen_mode"),
+    ("net.ipv6.conf.all.ignore_routes_with_linkdown", "ipv6", "ignore_routes_with_linkdown"),
+];
+
 fn sibling_keys(key: &Key) -> Vec<Key> {
+    // conf.all.forwarding is ip_forward under another name; other interfaces' are not.
+    let alias = (key.as_str() == "net.ipv4.conf.all.forwarding")
+        .then(|| Key::parse("net.ipv4.ip_forward").ok())
+        .flatten();
     let interface = catalogue::interface(key.as_str());
-    let entry = catalogue::lookup(key);
+    let entry = catalogue::lookup(alias.as_ref().unwrap_or(key));
     let siblings = entry.iter().flat_map(|entry| entry.siblings());
     siblings
         .filter_map(|sibling| concrete(sibling, interface))
+        .chain(alias.clone())
         .filter(|sibling| sibling != key)
         .collect()
 }
 
-fn forwarding_family(key: &Key) -> Option<&'static str> {
-    match key.as_str() {
-        "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => Some("ipv4"),
-        "net.ipv6.conf.all.forwarding" => Some("ipv6"),
-        _ => None,
-    }
-}
-
-fn every_interface(tree: &SysctlTree, family: &str) -> Vec<Key> {
+fn every_interface(tree: &SysctlTree, family: &str, leaf: &str) -> Vec<Key> {
     let directory = tree.root().join("net").join(family).join("conf");
     let names = list(&directory).unwrap_or_default();
     let key = |name: std::ffi::OsString| {
-        Key::parse(&format!("net/{family}/conf/{}/forwarding", name.to_str()?)).ok()
+        Key::parse(&format!("net/{family}/conf/{}/{leaf}", name.to_str()?)).ok()
     };
     names.into_iter().filter_map(key).collect()
 }
 
-fn store_siblings(tree: &SysctlTree, ledger: &mut Ledger, written: &Key) {
-    for key in ledger.siblings_of(written) {
-        if let Some(text) = read(tree, &key) {
-            ledger.stored(&key, &text);
+/// Of the keys that a write may change too, those that it did change are ours now; the others are
+/// as they were before it. An interface's value under a switch is on record even where the write
+/// left it, since putting the switch back will not.
+fn store_siblings(
+    tree: &SysctlTree,
+    ledger: &mut Ledger,
+    written: &Key,
+    before: Vec<(Option<String>, Key)>,
+) {
+    let pairs = sibling_keys(written);
+    for (before, key) in before {
+        let now = read(tree, &key);
+        let untouched = ledger.get(&key).is_some_and(|record| record.stored.is_none());
+        let switched = untouched && !pairs.contains(&key);
+        match now {
+            Some(now) if switched || before.as_ref() != Some(&now) => {
+                ledger.stored(&key, &now, false);
+            }
+            _ if untouched => ledger.forget(&key),
+            _ => {}
         }
     }
 }

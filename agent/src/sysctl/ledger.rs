@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 const LONGEST: u64 = 16 << 20;
 
 /// What is recorded of one key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// The value before the agent first changed it.
@@ -27,6 +27,12 @@ pub struct Record {
     /// What was read back after the last write. Absent after a crash in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
+    /// What was read back after the write before, until the last one was read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// Whether `stored` is what the kernel made of `intended`, which it rounds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rounded: bool,
     /// The key whose write changes this one too, for a record that is only a sibling's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sibling_of: Option<String>,
@@ -42,8 +48,10 @@ impl Record {
         match (&self.stored, &self.intended) {
             (Some(stored), _) => same(stored),
             // The agent died between the record and the read-back: what was about to be written
-            // is there, or what the kernel made of it, or what it made of a sibling.
-            (None, Some(intended)) => rounds || same(intended),
+            // is there, or what the kernel made of it, or still what was written before.
+            (None, Some(intended)) => {
+                rounds || same(intended) || self.before.as_deref().is_some_and(same)
+            }
             (None, None) => self.sibling_of.is_some(),
         }
     }
@@ -87,7 +95,8 @@ pub struct Ledger {
     path: PathBuf,
     boot_id: String,
     records: BTreeMap<String, Record>,
-    /// Whether the file is this version's to write.
+    /// Whether the file is ours to write: not where it could not be read, since the originals in
+    /// it would be lost.
     writable: bool,
     dirty: bool,
 }
@@ -106,6 +115,7 @@ impl Ledger {
             dirty: false,
         };
         let notice = ledger.load().err();
+        ledger.writable = !matches!(notice, Some(Notice::Future { .. } | Notice::File(_)));
         (ledger, notice)
     }
 
@@ -117,7 +127,6 @@ impl Ledger {
         let Some(bytes) = state_dir::read(&self.path, LONGEST)? else { return Ok(()) };
         match serde_json::from_slice(&bytes) {
             Ok(VersionOnly { version }) if version > VERSION => {
-                self.writable = false;
                 return Err(Notice::Future { path: self.path.clone(), version });
             }
             _ => {}
@@ -164,17 +173,18 @@ impl Ledger {
     /// Notes what is about to be written. An original that is on record already stays: the value
     /// now may be our own.
     pub fn intend(&mut self, key: &Key, now: &str, intended: &str) {
-        let record = self.records.entry(key.as_str().to_owned()).or_insert_with(|| Record {
-            original: now.to_owned(),
-            intended: None,
-            stored: None,
-            sibling_of: None,
-        });
+        let record = self
+            .records
+            .entry(key.as_str().to_owned())
+            .or_insert_with(|| Record { original: now.to_owned(), ..Record::default() });
         if record.intended.as_deref() != Some(intended) || record.sibling_of.is_some() {
             record.intended = Some(intended.to_owned());
             record.sibling_of = None;
-            // Until it is read back, what was stored before says nothing about what is there.
-            record.stored = None;
+            record.rounded = false;
+            // Until the write is read back, the value before may still be there, and is ours too.
+            if record.stored.is_some() {
+                record.before = record.stored.take();
+            }
             self.dirty = true;
         }
     }
@@ -185,26 +195,50 @@ impl Ledger {
             self.dirty = true;
             Record {
                 original: now.to_owned(),
-                intended: None,
-                stored: None,
                 sibling_of: Some(written.as_str().to_owned()),
+                ..Record::default()
             }
         });
     }
 
-    /// Notes what was read back after a write.
-    pub fn stored(&mut self, key: &Key, text: &str) {
+    /// Notes what was read back after a write that changed something. `rounded`: the kernel made
+    /// it of what was written.
+    pub fn stored(&mut self, key: &Key, text: &str, rounded: bool) {
         if let Some(record) = self.records.get_mut(key.as_str())
-            && record.stored.as_deref() != Some(text)
+            && (record.stored.as_deref(), record.rounded) != (Some(text), rounded)
         {
             record.stored = Some(text.to_owned());
+            record.before = None;
+            record.rounded = rounded;
             self.dirty = true;
+        }
+    }
+
+    /// Notes that the kernel refused a write and nothing changed: what was ours before still is,
+    /// and a key that never was ours is none of our business.
+    pub fn refused(&mut self, key: &Key) {
+        let Some(record) = self.records.get_mut(key.as_str()) else { return };
+        if record.stored.is_some() {
+            return;
+        }
+        self.dirty = true;
+        record.stored = record.before.take();
+        if record.stored.is_none() {
+            self.forget_with_siblings(key);
         }
     }
 
     /// Forgets a key that is no longer ours.
     pub fn forget(&mut self, key: &Key) {
         self.dirty |= self.records.remove(key.as_str()).is_some();
+    }
+
+    /// Forgets a key whose file is gone, with what its writes changed beside it.
+    pub fn forget_with_siblings(&mut self, key: &Key) {
+        self.forget(key);
+        let before = self.records.len();
+        self.records.retain(|_, record| record.sibling_of.as_deref() != Some(key.as_str()));
+        self.dirty |= self.records.len() != before;
     }
 
     /// Writes what changed. The file is the old one or the new one, whatever happens.

@@ -18,7 +18,7 @@ fn an_original_is_never_overwritten_by_our_own_value() {
     let (mut ledger, _) = Ledger::open(directory.path(), "boot");
     assert!(ledger.get(&somaxconn).unwrap().still_ours(Shape::Ints(1), false, "10000"));
     ledger.intend(&somaxconn, "10000", "12000");
-    ledger.stored(&somaxconn, "12000");
+    ledger.stored(&somaxconn, "12000", false);
     ledger.save().unwrap();
     let (ledger, _) = Ledger::open(directory.path(), "boot");
     let record = ledger.get(&somaxconn).unwrap();
@@ -74,4 +74,51 @@ fn a_sibling_record_becomes_a_key_of_its_own_when_it_is_written() {
     ledger.intend(&key("vm.dirty_bytes"), "4096", "8192");
     let record = ledger.get(&key("vm.dirty_bytes")).unwrap();
     assert_eq!((record.original.as_str(), record.sibling_of.as_deref()), ("0", None));
+}
+
+/// Fault 39: a new target is on record, and the agent dies before it is written.
+#[test]
+fn fault_39_a_crash_after_a_change_of_policy_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let swappiness = key("vm.swappiness");
+    let (mut ledger, _) = Ledger::open(directory.path(), "b");
+    ledger.intend(&swappiness, "60", "50");
+    ledger.stored(&swappiness, "50", false);
+    ledger.intend(&swappiness, "50", "40");
+    ledger.save().unwrap();
+    let (ledger, _) = Ledger::open(directory.path(), "b");
+    let record = ledger.get(&swappiness).unwrap();
+    for (now, ours) in [("50", true), ("40", true), ("30", false)] {
+        assert_eq!(record.still_ours(Shape::Ints(1), false, now), ours, "{now}");
+    }
+}
+
+#[test]
+fn what_the_kernel_refused_is_not_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut ledger, _) = Ledger::open(directory.path(), "b");
+    let (forward, sibling) = (key("net.ipv4.ip_forward"), key("net.ipv4.conf.all.forwarding"));
+    ledger.intend(&forward, "0", "1");
+    ledger.sibling(&sibling, "0", &forward);
+    ledger.refused(&forward);
+    assert!(ledger.is_empty(), "never changed, so nothing is on record");
+    ledger.intend(&forward, "0", "1");
+    ledger.stored(&forward, "1", false);
+    ledger.intend(&forward, "1", "2");
+    ledger.refused(&forward);
+    let record = ledger.get(&forward).unwrap();
+    assert!(record.still_ours(Shape::Ints(1), false, "1"));
+    assert!(!record.still_ours(Shape::Ints(1), false, "2"));
+}
+
+#[test]
+fn fault_40_a_ledger_that_cannot_be_read_is_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.json");
+    std::fs::write(&path, vec![b' '; 17 << 20]).unwrap();
+    let (mut ledger, notice) = Ledger::open(directory.path(), "b");
+    assert!(matches!(notice, Some(Notice::File(_))));
+    ledger.intend(&key("vm.swappiness"), "60", "10");
+    ledger.save().unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 17 << 20);
 }

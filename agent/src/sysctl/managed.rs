@@ -21,6 +21,8 @@ mod report;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Obstacle {
     Unsupported(String),
+    /// The same on a node that is itself a container: nothing that a configuration can mend.
+    Elsewhere(String),
     Pending(String),
     Denied(String),
     /// The policy does not fit the key, so nothing was written.
@@ -74,6 +76,8 @@ pub struct Managed {
     yielded: bool,
     drifted: bool,
     ever_met: bool,
+    /// Whether the agent itself just changed it, with another key.
+    excused: bool,
     fight: Fight,
 }
 
@@ -98,6 +102,7 @@ impl Managed {
             yielded: false,
             drifted: false,
             ever_met: false,
+            excused: false,
             fight: Fight::default(),
         }
     }
@@ -149,6 +154,7 @@ impl Managed {
                 self.start_over();
                 self.stop(match place.absent(&self.key, self.entry.as_ref()) {
                     Absent::ForGood(why) => Obstacle::Unsupported(why),
+                    Absent::Elsewhere(why) => Obstacle::Elsewhere(why),
                     Absent::Yet => Obstacle::Pending(error.meaning),
                 });
                 true
@@ -174,7 +180,7 @@ impl Managed {
     pub fn recall(&mut self, ledger: &Ledger) {
         let rounds = self.entry.is_some_and(|entry| entry.has("rounds"));
         if let (true, None, Some(shape)) = (rounds, &self.rounded, self.shape)
-            && let Some(record) = ledger.get(&self.key)
+            && let Some(record) = ledger.get(&self.key).filter(|record| record.rounded)
             && let (Some(asked), Some(stored)) = (&record.intended, &record.stored)
         {
             self.rounded = Some((shape.read(asked), shape.read(stored)));
@@ -222,6 +228,13 @@ impl Managed {
         let (shape, actual) = (self.shape?, self.actual.as_ref()?);
         match &self.goal {
             None => self.policy.want.compile(shape).err().map(|error| error.to_string()),
+            Some(_) if matches!((shape, actual.ints()), (Shape::Ints(count), Some(ints)) if ints.len() != count) =>
+            {
+                let shown = self.shown().unwrap_or_default();
+                Some(format!(
+                    "this kernel shows another number of fields than is known of it: {shown}"
+                ))
+            }
             Some(Goal::Bounds { .. }) if actual.ints().is_none() => {
                 let shown = self.shown().unwrap_or_default();
                 Some(format!("min and max need integers, and the kernel shows `{shown}`"))
@@ -236,6 +249,17 @@ impl Managed {
         self.actual = None;
         self.drifted = false;
         self.obstacle = Some(obstacle);
+    }
+
+    /// Whether the value in force is what the kernel made of one that it rounds.
+    #[must_use]
+    pub fn is_rounded(&self) -> bool {
+        self.rounded.as_ref().is_some_and(|(_, stored)| Some(stored) == self.actual.as_ref())
+    }
+
+    /// What it is now is the agent's own doing: no drift.
+    pub fn excuse(&mut self) {
+        self.excused = !self.met();
     }
 
     /// Whether the kernel's value meets the policy.
@@ -255,12 +279,12 @@ impl Managed {
 
     /// After a first look in a sweep: did another writer undo what was in force?
     pub fn drifted_since(&mut self, ledger: &Ledger) -> bool {
-        let met = self.met();
-        if met {
+        let excused = std::mem::take(&mut self.excused);
+        if self.met() {
             self.yielded = false;
             return false;
         }
-        if self.actual.is_none() {
+        if excused || self.actual.is_none() {
             return false;
         }
         let ours_before = self.ever_met || self.written_before(ledger);
@@ -321,17 +345,13 @@ impl Managed {
         error: &FileError,
         circumstances: String,
     ) -> WriteResult {
-        if matches!(error.errno, Errno::EPERM | Errno::EACCES | Errno::EROFS) {
-            self.obstacle = Some(Obstacle::Denied(error.to_string()));
-            return WriteResult::Denied;
-        }
         // To a key that holds text ENOENT says that the value is unknown; to others, that the file
         // went away under the write, so that there is nothing to hold against the value.
         let vanished = error.errno == Errno::ENOENT && !matches!(self.shape, Some(Shape::Text));
         if !vanished {
             self.hold(target, circumstances, error.to_string(), Some(error.errno));
         }
-        WriteResult::Rejected
+        if no_right(error.errno) { WriteResult::Denied } else { WriteResult::Rejected }
     }
 
     /// Whether a write that the kernel accepted put the policy in force. `self` was looked at
@@ -403,6 +423,11 @@ impl Managed {
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
+}
+
+/// Whether an errno at `write(2)` says that the right is missing, whatever the value.
+fn no_right(errno: Errno) -> bool {
+    matches!(errno, Errno::EPERM | Errno::EACCES | Errno::EROFS)
 }
 
 /// Single spaces between fields, and nothing that a terminal would act on.

@@ -89,7 +89,7 @@ impl Place {
         let initial_only =
             entry.scope() == Scope::Host && entry.new_netns() == Some(NewNetns::Absent);
         if key.is_net() && initial_only && self.net != Net::Initial {
-            return Absent::ForGood("exists only in the initial network namespace".to_owned());
+            return Absent::Elsewhere("exists only in the initial network namespace".to_owned());
         }
         Absent::Yet
     }
@@ -100,6 +100,8 @@ impl Place {
 pub enum Absent {
     /// Its module or interface may still come.
     Yet,
-    /// Not on this kernel, not from this namespace.
+    /// Not on this kernel.
     ForGood(String),
+    /// Not from this network namespace, which is the node's all the same.
+    Elsewhere(String),
 }

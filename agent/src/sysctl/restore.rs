@@ -69,7 +69,7 @@ pub fn restore(
     let mut candidates: Vec<Candidate> = ledger
         .iter()
         .filter(|(key, record)| match &record.sibling_of {
-            Some(written) => Key::parse(written).is_ok_and(|written| which(&written)),
+            Some(written) => Key::parse(written).is_ok_and(|written| which(&written)) && which(key),
             None => which(key),
         })
         .map(|(key, record)| candidate(tree, place, key, record.clone()))

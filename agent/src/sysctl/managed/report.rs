@@ -1,6 +1,6 @@
 //! What is shown of a key: its state, what is wrong with it, its numbers.
 
-use super::{Managed, Obstacle, show};
+use super::{Managed, Obstacle, no_right, show};
 use crate::sysctl::fight::PATIENCE;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::policy::{OnConflict, Want};
@@ -13,7 +13,7 @@ impl Managed {
     pub fn state(&self, observe: bool) -> State {
         let met = self.met();
         match &self.obstacle {
-            Some(Obstacle::Unsupported(_)) => return State::Unsupported,
+            Some(Obstacle::Unsupported(_) | Obstacle::Elsewhere(_)) => return State::Unsupported,
             Some(Obstacle::Pending(_)) => return State::Pending,
             // Without a wish to write, the missing right does not matter.
             Some(Obstacle::Denied(_)) if !met && !observe => return State::Denied,
@@ -21,7 +21,10 @@ impl Managed {
             _ => {}
         }
         let report = self.policy.on_conflict == OnConflict::Report;
-        if self.held.as_ref().is_some_and(|held| held.errno.is_some()) && !met {
+        let errno = self.held.as_ref().filter(|_| !met).and_then(|held| held.errno);
+        if errno.is_some_and(no_right) {
+            State::Denied
+        } else if errno.is_some() {
             State::Rejected
         } else if self.fight.is_on() {
             State::Contested
@@ -39,7 +42,7 @@ impl Managed {
     }
 
     fn spelled_differently(&self) -> bool {
-        if self.rounded.as_ref().is_some_and(|(_, stored)| Some(stored) == self.actual.as_ref()) {
+        if self.is_rounded() {
             return true;
         }
         let words = |text: &str| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
@@ -56,7 +59,12 @@ impl Managed {
     fn detail(&self, state: State) -> Option<String> {
         let held = self.held.as_ref().map(|held| held.message.clone());
         match (state, &self.obstacle) {
-            (_, Some(Obstacle::Unsupported(why) | Obstacle::Pending(why))) => Some(why.clone()),
+            (
+                _,
+                Some(
+                    Obstacle::Unsupported(why) | Obstacle::Elsewhere(why) | Obstacle::Pending(why),
+                ),
+            ) => Some(why.clone()),
             (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
             (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
             (State::Contested, _) => Some(format!(
@@ -84,8 +92,10 @@ impl Managed {
             key: self.key.clone(),
             state,
             in_sync: self.met(),
-            required: self.policy.required,
-            want: self.policy.want.to_string(),
+            required: self.policy.required
+                && !observe
+                && !matches!(self.obstacle, Some(Obstacle::Elsewhere(_))),
+            want: show(&self.policy.want.to_string()),
             desired: target.as_ref().map(|value| show(&value.to_string())),
             actual: self.shown(),
             original: ledger.get(&self.key).map(|record| show(&record.original)),
