@@ -48,9 +48,9 @@ pub fn run(files: &[PathBuf], strict: bool, format: &Format) -> Exit {
                 let tone =
                     if problem.severity == Severity::Error { Tone::Bad } else { Tone::Notable };
                 out.line(format_args!(
-                    "{} {}:{problem}",
+                    "{} {}",
                     out.paint(tone, tone.symbol()),
-                    file.file
+                    problem.located(&file.file)
                 ));
             }
             let tone = if file.ok { Tone::Good } else { Tone::Bad };

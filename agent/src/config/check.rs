@@ -2,21 +2,25 @@
 
 mod hazards;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::de::Spanned;
-use super::document::{API_VERSION, Document, KIND, PolicyFields, PolicySpec, WatchSpec};
+use super::de::{RawScalar, Spanned};
+use super::document::{API_VERSION, Address, Document, KIND, PolicyFields, PolicySpec, WatchSpec};
 use super::problem::{Position, Problem, Problems, did_you_mean, push_key};
 use super::{Config, Watch, profiles};
 use crate::kernel::system;
 use crate::sysctl::catalogue::{self, Entry, Refusal};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::{Policy, Source, Want};
-use crate::sysctl::value::Shape;
+use crate::sysctl::value::{self, Shape};
 
 /// The longest path of a unix socket: `sun_path` less its final NUL (`unix(7)`).
 const LONGEST_SOCKET: usize = 107;
+
+/// Each address costs a socket; a node has a few that are worth it.
+const MOST_ADDRESSES: usize = 16;
 
 /// A hostile document can name thousands of unknown keys; a similar known one is looked for while
 /// there are fewer problems than this.
@@ -46,7 +50,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         profiles,
         policies,
         watch: watch(document.watch, problems),
-        listen: document.server.listen.iter().map(|address| address.0).collect(),
+        listen: listen(&document.server.listen, problems),
         socket,
         state,
     }
@@ -86,13 +90,21 @@ fn profiles(
 ) -> (Vec<String>, BTreeMap<Key, Policy>) {
     let mut chosen = Vec::new();
     let mut policies = BTreeMap::new();
+    let mut places: BTreeMap<&str, Position> = BTreeMap::new();
     for name in named {
+        // A profile is parsed whenever it is asked for, so each is asked for once.
+        if let Some(first) = places.get(name.as_str()) {
+            let message =
+                format!("the same profile stands on line {}: keep one of them", first.line);
+            let problem = Problem::error("duplicate-profile", message);
+            problems.push(problem.at(name.at).path("profiles"));
+            continue;
+        }
+        places.insert(name, name.at);
         let problem = match profiles::get(name) {
             Some(Ok(profile)) => {
                 policies.extend(profile.policies());
-                if !chosen.contains(&profile.name) {
-                    chosen.push(profile.name);
-                }
+                chosen.push(profile.name);
                 continue;
             }
             Some(Err(inner)) => inner.into_iter().next(),
@@ -110,19 +122,21 @@ fn profiles(
                 ))
             }
         };
-        problems.extend(problem.map(|problem| problem.at(name.at).path("profiles")));
+        if let Some(problem) = problem {
+            problems.push(problem.at(name.at).path("profiles"));
+        }
     }
     (chosen, policies)
 }
 
-fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> Vec<Key> {
-    let mut allowed = Vec::new();
+fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> BTreeSet<Key> {
+    let mut allowed = BTreeSet::new();
     for name in named {
         let problem = match Key::parse(name) {
             Err(error) => Problem::error(error.code(), error.to_string()),
             Ok(key) => match catalogue::refusal(&key) {
                 Some(Refusal::Dangerous) => {
-                    allowed.push(key);
+                    allowed.insert(key);
                     continue;
                 }
                 Some(_) => Problem::error(
@@ -143,7 +157,7 @@ fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> Vec<Key> {
 fn sysctl(
     name: &Spanned<String>,
     PolicySpec(fields): &PolicySpec,
-    allowed: &[Key],
+    allowed: &BTreeSet<Key>,
     places: &mut BTreeMap<Key, Position>,
     problems: &mut Problems,
 ) -> Option<(Key, Policy)> {
@@ -169,8 +183,8 @@ fn sysctl(
     }
     let want = match want(fields) {
         Ok(want) => want,
-        Err(message) => {
-            report(Problem::error("policy", message));
+        Err(problem) => {
+            report(problem);
             return None;
         }
     };
@@ -194,7 +208,7 @@ fn sysctl(
     Some((key, policy))
 }
 
-fn refusal(key: &Key, allowed: &[Key]) -> Option<Problem> {
+fn refusal(key: &Key, allowed: &BTreeSet<Key>) -> Option<Problem> {
     let message = match catalogue::refusal(key)? {
         Refusal::Dangerous if allowed.contains(key) => return None,
         Refusal::Dangerous => {
@@ -209,17 +223,24 @@ fn refusal(key: &Key, allowed: &[Key]) -> Option<Problem> {
     Some(Problem::error("key-refused", message))
 }
 
-/// Exactly one of `value`, `oneOf`, or `min` and/or `max`.
-fn want(fields: &PolicyFields) -> Result<Want, &'static str> {
-    let text = |scalar: &super::de::RawScalar| scalar.text.clone();
+/// Exactly one of `value`, `oneOf`, or `min` and/or `max`; of text that some key could hold, as a
+/// key that the catalogue does not know is not looked at any further here.
+fn want(fields: &PolicyFields) -> Result<Want, Problem> {
+    let text = |scalar: &RawScalar| match value::check_text(&scalar.text) {
+        Ok(()) => Ok(scalar.text.clone()),
+        Err(error) => Err(Problem::error("value", error.to_string())),
+    };
+    let bound = |scalar: &Option<RawScalar>| scalar.as_ref().map(text).transpose();
     match (&fields.value, &fields.one_of, &fields.min, &fields.max) {
-        (Some(value), None, None, None) => Ok(Want::Value(text(value))),
-        (None, Some(values), None, None) => Ok(Want::OneOf(values.iter().map(text).collect())),
-        (None, None, None, None) => Err("nothing is wanted: give value, oneOf, or min and/or max"),
-        (None, None, min, max) => {
-            Ok(Want::Bounds { min: min.as_ref().map(text), max: max.as_ref().map(text) })
+        (Some(value), None, None, None) => Ok(Want::Value(text(value)?)),
+        (None, Some(values), None, None) => {
+            Ok(Want::OneOf(values.iter().map(text).collect::<Result<_, _>>()?))
         }
-        _ => Err("give exactly one of value, oneOf, or min and/or max"),
+        (None, None, None, None) => {
+            Err(Problem::error("policy", "nothing is wanted: give value, oneOf, or min and/or max"))
+        }
+        (None, None, min, max) => Ok(Want::Bounds { min: bound(min)?, max: bound(max)? }),
+        _ => Err(Problem::error("policy", "give exactly one of value, oneOf, or min and/or max")),
     }
 }
 
@@ -264,6 +285,25 @@ fn watch(spec: WatchSpec, problems: &mut Problems) -> Watch {
         sysctl_sweep: spec.sysctl_sweep.0,
         neighbor_scan: spec.neighbor_scan.0,
     }
+}
+
+fn listen(addresses: &[Spanned<Address>], problems: &mut Problems) -> Vec<SocketAddr> {
+    let mut seen = BTreeSet::new();
+    for (index, address) in addresses.iter().enumerate() {
+        let problem = if index == MOST_ADDRESSES {
+            let message = format!("more than {MOST_ADDRESSES} addresses: remove some");
+            Problem::error("too-many-addresses", message)
+        } else if !seen.insert(address.0) {
+            Problem::error(
+                "duplicate-address",
+                "the same address stands above, and can be bound once: keep one of them",
+            )
+        } else {
+            continue;
+        };
+        problems.push(problem.at(address.at).path("server.listen"));
+    }
+    addresses.iter().map(|address| address.0).collect()
 }
 
 fn state(given: Option<&Spanned<String>>, problems: &mut Problems) -> PathBuf {

@@ -188,3 +188,113 @@ fn fault_36_thousands_of_unknown_keys() {
     assert_eq!(problems(&body).len(), 101);
     assert_eq!(config(&body).policies.len(), 4_000);
 }
+
+/// A profile counts once: to name it again is a mistake, and costs no second look at it.
+#[test]
+fn a_profile_is_named_once() {
+    assert_eq!(
+        problems("profiles: [dense-node, density-article, dense-node]\n"),
+        ["3:41 duplicate-profile"]
+    );
+    assert_eq!(
+        problems("profiles: [dense, dense]\n"),
+        ["3:12 unknown-profile", "3:19 duplicate-profile"]
+    );
+    let many = problems(&format!("profiles: [{}]\n", "dense-node,".repeat(90_000)));
+    assert_eq!(many.len(), 101, "{many:?}");
+    assert_eq!(many.first().unwrap(), "3:23 duplicate-profile");
+}
+
+#[test]
+fn every_choice_of_a_port_range_is_examined() {
+    let range = |choices: &str, reserved: &str| {
+        problems(&format!(
+            "sysctls:\n  net.ipv4.ip_local_port_range: {{ oneOf: {choices} }}\n  net.ipv4.ip_local_reserved_ports: '{reserved}'\n"
+        ))
+    };
+    assert_eq!(range("['1024 65535']", ""), ["4:3 ~port-collision"]);
+    assert_eq!(range("['32768 60999', '33000 65535']", ""), [""; 0]);
+    assert_eq!(range("['32768 60999', '20000 60999']", ""), ["4:3 ~port-collision"]);
+    assert_eq!(range("['32000 60999', '20000 60999']", ""), ["4:3 ~port-collision"]);
+    assert_eq!(range("['32000 60999', '20000 60999']", "19879,30000-32767"), [""; 0]);
+    // A listener that several choices reach is told once.
+    let body = format!(
+        "{HEAD}sysctls: {{ net.ipv4.ip_local_port_range: {{ oneOf: ['32000 60999', '31000 32500'] }} }}\n"
+    );
+    let loaded = judge(Origin::Embedded, body.as_bytes()).unwrap();
+    let message = &loaded.warnings.first().unwrap().message;
+    assert!(message.contains("listen on: 30000-32767 (NodePorts);"), "{message}");
+}
+
+#[test]
+fn keys_that_change_each_other_are_warned_about_once() {
+    let siblings = |keys: &str| problems(&format!("sysctls:\n{keys}"));
+    assert_eq!(
+        siblings("  vm.dirty_ratio: 20\n  vm.dirty_bytes: 1048576\n"),
+        ["5:3 ~sibling-keys"]
+    );
+    assert_eq!(
+        siblings("  vm.dirty_bytes: 1048576\n  vm.dirty_ratio: 20\n"),
+        ["5:3 ~sibling-keys"]
+    );
+    let neigh = |first: &str, second: &str| {
+        siblings(&format!(
+            "  net/ipv4/neigh/{first}/base_reachable_time: 30\n  net/ipv4/neigh/{second}/base_reachable_time_ms: 20000\n"
+        ))
+    };
+    assert_eq!(neigh("eth0.100", "eth0.100"), ["5:3 ~sibling-keys"]);
+    assert_eq!(neigh("default", "default"), ["5:3 ~sibling-keys"]);
+    assert_eq!(neigh("eth0", "eth1"), [""; 0]);
+    // Two names of one value that agree.
+    let instances = |value: u32| {
+        siblings(&format!(
+            "  fs.inotify.max_user_instances: 8192\n  user.max_inotify_instances: {value}\n"
+        ))
+    };
+    assert_eq!(instances(8192), [""; 0]);
+    assert_eq!(instances(1024), ["5:3 ~sibling-keys"]);
+    assert_eq!(
+        siblings("  net.ipv4.conf.all.forwarding: 0\n  net.ipv4.ip_forward: 1\n"),
+        ["5:3 ~sibling-keys"]
+    );
+    // ip_forward only resets it: to set it as well is how one gets both.
+    assert_eq!(
+        siblings("  net.ipv4.ip_forward: 1\n  net.ipv4.conf.all.accept_redirects: 0\n"),
+        [""; 0]
+    );
+    // What a profile says is not the user's.
+    assert_eq!(
+        problems("profiles: [dense-node]\nsysctls: { user.max_inotify_instances: 1024 }\n"),
+        [""; 0]
+    );
+}
+
+/// No kernel value has control characters or is that long, so this needs no knowledge of the key.
+#[test]
+fn unprintable_and_endless_values_are_refused_for_every_policy() {
+    let long = "1 ".repeat(2100);
+    for policy in [
+        r#"net.ipv4.tcp_rmem: {min: "1\n2\n3"}"#,
+        r#"net.ipv4.tcp_rmem: {max: "1 2\e 3"}"#,
+        r#"net.ipv4.no_such_key: "a\e[31mRED\nX""#,
+        r#"net.ipv4.no_such_key: {oneOf: [a, "b\0"]}"#,
+        r#"net.ipv4.no_such_key: {min: "1\r"}"#,
+        &format!("net.ipv4.no_such_key: '{long}'"),
+        &format!("net.ipv4.no_such_key: {{max: '{long}'}}"),
+    ] {
+        assert_eq!(problems(&format!("sysctls:\n  {policy}\n")), ["4:3 value"], "{policy}");
+    }
+}
+
+#[test]
+fn addresses_are_few_and_different() {
+    let listen = |addresses: &[String]| {
+        problems(&format!("server:\n  listen: ['{}']\n", addresses.join("', '")))
+    };
+    let ports = |count: u16| (1..=count).map(|port| format!("[::1]:{port}")).collect::<Vec<_>>();
+    assert_eq!(listen(&ports(16)), [""; 0]);
+    assert_eq!(listen(&ports(17)), ["4:195 too-many-addresses"]);
+    let twice = ["[::1]:1".to_owned(), "127.0.0.1:1".to_owned(), "[0::1]:1".to_owned()];
+    assert_eq!(listen(&twice), ["4:38 duplicate-address"]);
+    assert_eq!(config("server: { listen: [] }\n").listen, []);
+}

@@ -170,14 +170,15 @@ impl Default for WatchSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses with ports for HTTP; an empty list serves the socket only.
-    pub listen: Vec<Address>,
+    pub listen: Vec<Spanned<Address>>,
     /// Path of the unix socket. Default `agent.sock` in the state directory.
     pub socket: Option<Spanned<String>>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: vec![Address(SocketAddr::from(([0, 0, 0, 0], 19879)))], socket: None }
+        let everywhere = Address(SocketAddr::from(([0, 0, 0, 0], 19879)));
+        Self { listen: vec![Spanned::nowhere(everywhere)], socket: None }
     }
 }
 

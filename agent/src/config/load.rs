@@ -60,8 +60,8 @@ pub struct LoadError {
 }
 
 fn shown(origin: &Origin, problems: &Problems) -> String {
-    let lines: Vec<String> =
-        problems.iter().map(|problem| format!("{}:{problem}", origin.shown())).collect();
+    let file = origin.shown();
+    let lines: Vec<String> = problems.iter().map(|problem| problem.located(&file)).collect();
     lines.join("\n")
 }
 
@@ -102,9 +102,10 @@ fn failed(path: &Path, code: &'static str, why: &str) -> LoadError {
 pub fn judge(origin: Origin, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let (root, syntax) = yaml::parse_partial(bytes);
     let mut problems = Problems::from(syntax);
-    let document = root.as_ref().map(from_node::<Document>);
-    let (document, shape) = match document {
-        Some((document, shape)) => (document, shape),
+    let (document, shape) = match &root {
+        Some(root) => from_node::<Document>(root),
+        // Nothing is known about what could not be read, not even that something is missing.
+        None if problems.has_errors() => return Err(LoadError { origin, problems }),
         None => (Some(Document::default()), Vec::new()),
     };
     problems.extend(shape);
@@ -125,4 +126,35 @@ fn hash(bytes: &[u8]) -> String {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{hash:016x}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn codes(document: &str) -> Vec<&'static str> {
+        let error = judge(Origin::Embedded, document.as_bytes()).unwrap_err();
+        error.problems.iter().map(|problem| problem.code).collect()
+    }
+
+    /// What could not be read is not known to be missing.
+    #[test]
+    fn a_syntax_error_is_told_alone() {
+        let unread = "apiVersion: headroom/v1\nkind: AgentConfig\nsysctls: [\n";
+        assert_eq!(codes(unread), ["syntax"]);
+        assert_eq!(codes("a: 1\n---\nb: 2\n"), ["multiple-documents"]);
+        // Nothing at all is a document that lacks what it must have.
+        assert_eq!(codes(""), ["missing-field", "missing-field"]);
+        assert_eq!(codes("# nothing\n"), ["missing-field", "missing-field"]);
+    }
+
+    #[test]
+    fn problems_are_shown_with_their_file() {
+        let nowhere = failed(Path::new("nosuch"), "unreadable", "EACCES");
+        assert_eq!(nowhere.to_string(), "nosuch: error[unreadable] EACCES");
+        let origin = Origin::File("x.yaml".into());
+        let error = judge(origin, b"kind: AgentConfig\nmode: 1\n").unwrap_err().to_string();
+        assert!(error.lines().any(|line| line.starts_with("x.yaml:2:7: error[")), "{error}");
+    }
 }

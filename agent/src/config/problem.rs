@@ -123,6 +123,14 @@ impl Problem {
         self
     }
 
+    /// As a line that says which file it is about: `FILE:LINE:COL: error[code] …`, or `FILE: …`
+    /// without a place. The name is shown as it is given: escape it before.
+    #[must_use]
+    pub fn located(&self, file: &str) -> String {
+        let space = if self.position.is_none() { " " } else { "" };
+        format!("{file}:{space}{self}")
+    }
+
     /// Document order; what has no place comes last.
     fn order(&self) -> (bool, Option<Position>) {
         (self.position.is_none(), self.position)

@@ -13,6 +13,14 @@ fn display_leaves_out_what_is_absent() {
 }
 
 #[test]
+fn located_in_a_file_with_or_without_a_place() {
+    let bare = Problem::error("unreadable", "x");
+    assert_eq!(bare.located("a.yaml"), "a.yaml: error[unreadable] x");
+    let full = Problem::warning("odd", "x").at(Position::new(3, 7)).path("a.b");
+    assert_eq!(full.located("a.yaml"), "a.yaml:3:7: warning[odd] a.b: x");
+}
+
+#[test]
 fn serializes_in_camel_case() {
     let problem = Problem::error("a-b", "m").at(Position::new(1, 2)).path("p");
     let expected = r#"{"severity":"error","code":"a-b","position":{"line":1,"column":2},"path":"p","message":"m"}"#;

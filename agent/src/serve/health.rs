@@ -42,7 +42,7 @@ pub fn answer(endpoint: &str, checks: &[Check], query: &Query, reveal: bool) -> 
         .map(|excluded| format!("{excluded:?}"))
         .collect();
     if !unknown.is_empty() {
-        let names = unknown.join(", ");
+        let names = unknown.join(",");
         let _ =
             writeln!(text, "warn: some health checks cannot be excluded: no matches for {names}");
     }
@@ -82,6 +82,8 @@ impl Query {
         for (name, value) in pairs {
             match name.as_str() {
                 "verbose" => query.verbose = true,
+                // A set, so that nothing is told twice.
+                "exclude" if query.excluded.contains(&value) => {}
                 "exclude" => query.excluded.push(value),
                 _ => {}
             }
@@ -130,6 +132,16 @@ mod tests {
         assert_eq!(
             ask(&checks(), &[("verbose", "1"), ("exclude", "config"), ("exclude", "a\x1b\"b")], false),
             (200, "[+]ping ok\n[+]config excluded: ok\nwarn: some health checks cannot be excluded: no matches for \"a\\u{1b}\\\"b\"\nreadyz check passed\n".into())
+        );
+    }
+
+    /// Upstream holds the names in a set and joins them with a bare comma (`formatQuoted`).
+    #[test]
+    fn unknown_exclusions_are_named_once_each() {
+        let pairs = [("verbose", ""), ("exclude", "b"), ("exclude", "a"), ("exclude", "b")];
+        assert_eq!(
+            ask(&checks()[..1], &pairs, false),
+            (200, "[+]ping ok\nwarn: some health checks cannot be excluded: no matches for \"b\",\"a\"\nreadyz check passed\n".into())
         );
     }
 

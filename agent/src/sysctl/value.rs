@@ -87,6 +87,18 @@ fn number_hint(text: &str) -> &'static str {
     }
 }
 
+/// What holds for every value and bound, whatever the shape: one printable line, not too long.
+pub fn check_text(text: &str) -> Result<(), ValueError> {
+    if text.len() > LONGEST {
+        return Err(ValueError::TooLong);
+    }
+    // The kernel itself separates fields with tabs.
+    if text.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(ValueError::Control);
+    }
+    Ok(())
+}
+
 impl Shape {
     /// The shape of what a file holds now, for a key that the catalogue does not know.
     #[must_use]
@@ -104,12 +116,7 @@ impl Shape {
     /// Parses what a person wrote. Whatever the kernel would quietly misread is refused: octal
     /// and hexadecimal, too few or too many fields, trailing text, line ends.
     pub fn parse(self, text: &str) -> Result<Value, ValueError> {
-        if text.len() > LONGEST {
-            return Err(ValueError::TooLong);
-        }
-        if text.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(ValueError::Control);
-        }
+        check_text(text)?;
         match self {
             Self::Ints(expected) => {
                 let ints = strict_ints(text)?;
@@ -133,6 +140,7 @@ impl Shape {
 
     /// Parses bounds: integers or `_` for none, one for each field.
     pub fn parse_bounds(self, text: &str) -> Result<Vec<Option<i128>>, ValueError> {
+        check_text(text)?;
         let bound = |field| if field == "_" { Ok(None) } else { strict_int(field).map(Some) };
         let bounds: Vec<_> = text.split_ascii_whitespace().map(bound).collect::<Result<_, _>>()?;
         match self {

@@ -73,6 +73,15 @@ fn bounds_have_a_place_for_every_field() {
     assert!(Shape::Ints(1).parse_bounds("0x10").is_err());
 }
 
+#[test]
+fn bounds_are_one_printable_line_too() {
+    for text in ["1\n2\n3", "1\r2 3", "1 2 3\x0c"] {
+        assert_eq!(Shape::Ints(3).parse_bounds(text), Err(ValueError::Control), "{text:?}");
+    }
+    assert_eq!(Shape::AnyInts.parse_bounds(&"1 ".repeat(2100)), Err(ValueError::TooLong));
+    assert!(Shape::Ints(3).parse_bounds("1\t2\t_").is_ok(), "as the kernel shows it");
+}
+
 proptest! {
     #[test]
     fn parsing_is_total_and_stable(text in "\\PC{0,60}|[0-9 ,-]{0,20}|[0-9a-f,]{0,20}") {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::problem::{Position, Problem, Problems, push_key};
 use crate::sysctl::catalogue::{self, Entry};
 use crate::sysctl::key::Key;
-use crate::sysctl::policy::{Goal, Policy};
+use crate::sysctl::policy::{Goal, Policy, Source};
 use crate::sysctl::value::{Shape, Value};
 
 /// Ports that programs of a node listen on, beside the NodePorts: a local port taken from among
@@ -82,6 +82,7 @@ pub fn look(
     };
     port_range(policies, &mut warn);
     thresholds(policies, &mut warn);
+    siblings(policies, places, &mut warn);
 }
 
 fn goal(policies: &BTreeMap<Key, Policy>, key: &str, shape: Shape) -> Option<Goal> {
@@ -99,17 +100,19 @@ fn floor(policies: &BTreeMap<Key, Policy>, key: &str, shape: Shape) -> Option<Ve
 
 fn port_range(policies: &BTreeMap<Key, Policy>, warn: &mut impl FnMut(&str, &'static str, String)) {
     const KEY: &str = "net.ipv4.ip_local_port_range";
-    let (low, high) = match goal(policies, KEY, Shape::Ints(2)) {
-        Some(Goal::Exactly(value)) => match value.ints() {
-            Some(&[low, high]) => (low, high),
-            _ => return,
-        },
+    let pair = |value: &Value| match value.ints() {
+        Some(&[low, high]) => Some((low, high)),
+        _ => None,
+    };
+    let ranges: Vec<(i128, i128)> = match goal(policies, KEY, Shape::Ints(2)) {
+        Some(Goal::Exactly(value)) => pair(&value).into_iter().collect(),
+        // Any of them is left alone where it is found.
+        Some(Goal::OneOf(values)) => values.iter().filter_map(pair).collect(),
         // Only a maximum can lower the low end.
-        Some(Goal::Bounds { max, .. }) => match max.first() {
-            Some(&Some(low)) => (low, 65535),
-            _ => return,
-        },
-        _ => return,
+        Some(Goal::Bounds { max, .. }) => {
+            max.first().copied().flatten().map(|low| (low, 65535)).into_iter().collect()
+        }
+        None => return,
     };
     let reserved = match goal(policies, "net.ipv4.ip_local_reserved_ports", Shape::Ports) {
         Some(Goal::Exactly(Value::Ports(ranges))) => ranges,
@@ -118,11 +121,14 @@ fn port_range(policies: &BTreeMap<Key, Policy>, warn: &mut impl FnMut(&str, &'st
     let exposed: Vec<String> = LISTENERS
         .iter()
         .filter(|(first, last, _)| {
-            // What of the listener's ports lies in the range must be reserved as a whole.
-            let first = i128::from(*first).max(low);
-            let last = i128::from(*last).min(high);
-            first <= last
-                && !reserved.iter().any(|(a, b)| i128::from(*a) <= first && last <= i128::from(*b))
+            ranges.iter().any(|(low, high)| {
+                // What of the listener's ports lies in the range must be reserved as a whole.
+                let first = i128::from(*first).max(*low);
+                let last = i128::from(*last).min(*high);
+                let covers =
+                    |(a, b): &(u16, u16)| i128::from(*a) <= first && last <= i128::from(*b);
+                first <= last && !reserved.iter().any(covers)
+            })
         })
         .map(|(first, last, who)| match first == last {
             true => format!("{first} ({who})"),
@@ -180,4 +186,45 @@ fn thresholds(policies: &BTreeMap<Key, Policy>, warn: &mut impl FnMut(&str, &'st
             format!("below IPv4's {v4}: IPv6 has more entries a pod, so it is reached first"),
         );
     }
+}
+
+/// Pairs of keys that are one thing to the kernel: to keep both as configured is a fight of the
+/// agent with itself.
+fn siblings(
+    policies: &BTreeMap<Key, Policy>,
+    places: &BTreeMap<Key, Position>,
+    warn: &mut impl FnMut(&str, &'static str, String),
+) {
+    // What only profiles say is not the user's to change.
+    let configured = |key: &Key| {
+        let policy = policies.get(key)?;
+        let place = places.get(key)?;
+        matches!(policy.source, Source::Config { .. }).then_some((&policy.want, place))
+    };
+    for key in places.keys() {
+        let Some((want, place)) = configured(key) else { continue };
+        for other in siblings_of(key) {
+            let Some((others, before)) = configured(&other) else { continue };
+            if before < place && want != others && siblings_of(&other).contains(key) {
+                let message = format!("one write changes both this and {other}: keep one of them");
+                warn(key.as_str(), "sibling-keys", message);
+            }
+        }
+    }
+}
+
+fn siblings_of(key: &Key) -> Vec<Key> {
+    // Two names of one value, which the catalogue cannot say: its line is every interface's. What
+    // else ip_forward changes may be set otherwise afterwards, and is no sibling of it in turn.
+    if key.as_str() == "net.ipv4.conf.all.forwarding" {
+        return Key::parse("net.ipv4.ip_forward").into_iter().collect();
+    }
+    let interface = catalogue::interface(key.as_str());
+    let concrete = |sibling: &str| match interface {
+        Some(interface) if sibling.contains('*') => catalogue::with_interface(sibling, interface),
+        _ => Some(sibling.to_owned()),
+    };
+    let entry = catalogue::lookup(key);
+    let siblings = entry.iter().flat_map(Entry::siblings);
+    siblings.filter_map(concrete).filter_map(|key| Key::parse(&key).ok()).collect()
 }
