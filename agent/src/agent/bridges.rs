@@ -101,7 +101,7 @@ impl Watcher {
                 Err(error) => failure = Some(error.to_string()),
             }
         }
-        let mut counted = count(&self.model, &current(context).watch, &context.roots.sys);
+        let mut counted = self.count(context).await?;
         // The model and `brif` disagree while events are on their way, so once is no reason; or
         // when some were lost without a word: one with a name that is not UTF-8 is dropped by its
         // parser.
@@ -122,7 +122,7 @@ impl Watcher {
                         self.resync = false;
                         self.suspect = false;
                         context.node.update(|state| state.netlink_resyncs += 1);
-                        counted = count(&self.model, &current(context).watch, &context.roots.sys);
+                        counted = self.count(context).await?;
                     }
                     // Interrupted by changes again and again: the last good model stays, and the
                     // dump is taken again.
@@ -144,6 +144,17 @@ impl Watcher {
             warn!(reason, "links cannot be read anew; bridges are as last known");
         }
         Ok(())
+    }
+
+    /// `brif` takes no RTNL, but sysfs waits while interfaces are being removed: not on the main
+    /// thread.
+    async fn count(&mut self, context: &Context) -> Result<Vec<(Bridge, bool)>, Failure> {
+        let (config, roots) = (current(context), context.roots.clone());
+        let model = std::mem::take(&mut self.model);
+        let work = move |model: &mut Model| count(model, &config.watch, &roots.sys);
+        let (model, counted) = blocking(model, work).await?;
+        self.model = model;
+        Ok(counted)
     }
 }
 

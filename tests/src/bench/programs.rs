@@ -301,6 +301,7 @@ fn agent_config(directory: &Path) -> String {
          kind: AgentConfig\n\
          mode: observe\n\
          profiles: [dense-node]\n\
+         watch: {{ neighborScan: 1h }}\n\
          server: {{ listen: [\"127.0.0.1:{port}\"], socket: {directory}/agent.sock }}\n\
          state: {directory}/state\n\
          sysctls:\n"
