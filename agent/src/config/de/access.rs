@@ -77,7 +77,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// What [`Spanned`] and [`RawScalar`] are handed.
+/// What [`super::Spanned`] and [`super::RawScalar`] are handed.
 pub(super) enum Part<'a> {
     Number(usize),
     Flag(bool),
