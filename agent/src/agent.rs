@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::load::{Loaded, Origin, load};
+use crate::config::problem::Severity;
 use crate::config::{Config, LogLevel};
 use crate::kernel::state_dir::{self, LockError};
 use crate::kernel::system;
@@ -238,7 +239,10 @@ async fn reload(node: &Node, named: Option<PathBuf>, current: &Loaded) -> Option
         Ok(loaded) => loaded,
         Err(failed) => {
             for problem in &failed.problems {
-                error!(config = failed.origin.shown(), "{problem}");
+                match problem.severity {
+                    Severity::Error => error!(config = failed.origin.shown(), "{problem}"),
+                    Severity::Warning => warn!(config = failed.origin.shown(), "{problem}"),
+                }
             }
             warn!("the configuration was not loaded: the last good one stays in force");
             node.update(|state| state.config.error = Some(failed.to_string().replace('\n', "; ")));

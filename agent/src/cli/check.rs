@@ -56,7 +56,7 @@ pub fn run(files: &[PathBuf], strict: bool, format: &Format) -> Exit {
             let tone = if file.ok { Tone::Good } else { Tone::Bad };
             let verdict = match (file.errors, file.warnings) {
                 (0, 0) => "ok".to_owned(),
-                (errors, warnings) => format!("{errors} errors, {warnings} warnings"),
+                (errors, warnings) => format!("errors: {errors}, warnings: {warnings}"),
             };
             out.line(format_args!("{} {}: {verdict}", out.paint(tone, tone.symbol()), file.file));
         }
@@ -89,7 +89,7 @@ fn standard_input() -> Result<Loaded, LoadError> {
         Ok(_) => judge(origin, &bytes),
         Err(error) => {
             let problem = Problem::error("unreadable", error.to_string());
-            Err(LoadError { origin, problems: vec![problem].into() })
+            Err(LoadError { origin, problems: vec![problem].into(), socket: None })
         }
     }
 }

@@ -120,6 +120,7 @@ fn print(common: &Common, diff: &Diff) {
     if diff.changes.is_empty() && diff.blocked.is_empty() {
         out.line("nothing would change: every key is as wanted");
     } else if diff.changes.is_empty() {
-        out.line("\nnothing would change");
+        let blocked = diff.blocked.len();
+        out.line(format_args!("\nnothing would change: {blocked} keys are not possible here"));
     }
 }

@@ -209,7 +209,7 @@ impl Common {
         match load(self.config.as_deref()) {
             Ok(loaded) => Ok(loaded.config.socket),
             Err(error) if error.is_missing() => Err(complain(&error)),
-            Err(_) => Ok(default_state().join("agent.sock")),
+            Err(error) => Ok(error.socket.unwrap_or_else(|| default_state().join("agent.sock"))),
         }
     }
 }

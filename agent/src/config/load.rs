@@ -57,6 +57,9 @@ pub struct LoadError {
     pub origin: Origin,
     /// Everything that is wrong with it, and what should be looked at.
     pub problems: Problems,
+    /// Where it would have the agent answer: an agent that runs with the last good configuration
+    /// most likely does.
+    pub socket: Option<PathBuf>,
 }
 
 fn shown(origin: &Origin, problems: &Problems) -> String {
@@ -95,7 +98,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
 
 fn failed(path: &Path, code: &'static str, why: &str) -> LoadError {
     let problem = Problem::error(code, why);
-    LoadError { origin: Origin::File(path.to_owned()), problems: Problems::from(vec![problem]) }
+    LoadError {
+        origin: Origin::File(path.to_owned()),
+        problems: Problems::from(vec![problem]),
+        socket: None,
+    }
 }
 
 /// Judges a document: all that is wrong with it at once, or the configuration.
@@ -105,7 +112,7 @@ pub fn judge(origin: Origin, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let (document, shape) = match &root {
         Some(root) => from_node::<Document>(root),
         // Nothing is known about what could not be read, not even that something is missing.
-        None if problems.has_errors() => return Err(LoadError { origin, problems }),
+        None if problems.has_errors() => return Err(LoadError { origin, problems, socket: None }),
         None => (Some(Document::default()), Vec::new()),
     };
     problems.extend(shape);
@@ -116,7 +123,10 @@ pub fn judge(origin: Origin, bytes: &[u8]) -> Result<Loaded, LoadError> {
             let warnings = problems.into_vec();
             Ok(Loaded { config, origin, hash: hash(bytes), warnings })
         }
-        _ => Err(LoadError { origin, problems }),
+        config => {
+            let socket = config.map(|config| config.socket);
+            Err(LoadError { origin, problems, socket })
+        }
     }
 }
 

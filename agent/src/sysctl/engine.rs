@@ -145,7 +145,7 @@ impl Engine {
         for managed in &mut self.keys {
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
-                info!(
+                warn!(
                     key = %managed.key,
                     value = managed.shown().unwrap_or_default(),
                     want = managed.policy.want.to_string(),

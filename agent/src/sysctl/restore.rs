@@ -56,7 +56,7 @@ struct Candidate {
 }
 
 /// Puts back the originals of the keys that `which` chooses, where the value is still ours, and
-/// forgets them. What fails stays on record. A key that was changed only because a sibling was
+/// forgets them. What fails or is another writer's now stays on record. A key that was changed only because a sibling was
 /// written follows that sibling.
 ///
 /// Runs in the calling thread's network namespace.
@@ -79,7 +79,9 @@ pub fn restore(
     for candidate in &candidates {
         let restored = restore_one(tree, &candidates, candidate);
         report(&restored);
-        if !matches!(restored.outcome, Outcome::Failed { .. }) {
+        // What was left alone keeps its record: the original is still the original, should the
+        // agent ever write the key again.
+        if !matches!(restored.outcome, Outcome::Failed { .. } | Outcome::LeftAlone) {
             ledger.forget(&restored.key);
         }
         // What came back along with another key is no news.

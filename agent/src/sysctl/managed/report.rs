@@ -68,7 +68,7 @@ impl Managed {
             (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
             (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
             (State::Contested, _) => Some(format!(
-                "another writer keeps changing it (now {}): put back {} times within a minute, \
+                "another writer keeps changing it (now {}): put back more than {} times within a minute, \
                  so it is tried again after a growing pause",
                 self.shown().unwrap_or_default(),
                 PATIENCE
