@@ -59,12 +59,6 @@ impl Fight {
     pub fn is_on(&self) -> bool {
         self.truce.is_some()
     }
-
-    /// When the next attempt is made.
-    #[must_use]
-    pub fn next_attempt(&self) -> Option<Instant> {
-        self.truce.map(|truce| truce.until)
-    }
 }
 
 #[cfg(test)]

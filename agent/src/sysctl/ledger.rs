@@ -228,6 +228,15 @@ impl Ledger {
         }
     }
 
+    /// Notes that another writer's value is in force. It is not put back later either, even if it
+    /// should come to equal what was ours once.
+    pub fn disown(&mut self, key: &Key) {
+        if let Some(record) = self.records.get_mut(key.as_str()) {
+            *record = Record { original: record.original.clone(), ..Record::default() };
+            self.dirty = true;
+        }
+    }
+
     /// Forgets a key that is no longer ours.
     pub fn forget(&mut self, key: &Key) {
         self.dirty |= self.records.remove(key.as_str()).is_some();

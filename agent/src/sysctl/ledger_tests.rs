@@ -122,3 +122,20 @@ fn fault_40_a_ledger_that_cannot_be_read_is_not_overwritten() {
     ledger.save().unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 17 << 20);
 }
+
+#[test]
+fn what_another_writer_took_over_stays_theirs_and_keeps_its_original() {
+    let directory = tempfile::tempdir().unwrap();
+    let swappiness = key("vm.swappiness");
+    let (mut ledger, _) = Ledger::open(directory.path(), "b");
+    ledger.intend(&swappiness, "60", "10");
+    ledger.stored(&swappiness, "10", false);
+    ledger.disown(&swappiness);
+    let theirs = ledger.get(&swappiness).unwrap();
+    assert!(!theirs.still_ours(Shape::Ints(1), false, "10"), "chosen by them now");
+    ledger.intend(&swappiness, "10", "20");
+    ledger.stored(&swappiness, "20", false);
+    let ours = ledger.get(&swappiness).unwrap();
+    assert_eq!(ours.original, "60");
+    assert!(ours.still_ours(Shape::Ints(1), false, "20"));
+}

@@ -79,10 +79,13 @@ pub fn restore(
     for candidate in &candidates {
         let restored = restore_one(tree, &candidates, candidate);
         report(&restored);
-        // What was left alone keeps its record: the original is still the original, should the
-        // agent ever write the key again.
-        if !matches!(restored.outcome, Outcome::Failed { .. } | Outcome::LeftAlone) {
-            ledger.forget(&restored.key);
+        match restored.outcome {
+            Outcome::Failed { .. } => {}
+            // The original is still the original, should the agent ever write the key again.
+            Outcome::LeftAlone if candidate.record.sibling_of.is_none() => {
+                ledger.disown(&restored.key);
+            }
+            _ => ledger.forget(&restored.key),
         }
         // What came back along with another key is no news.
         if candidate.record.sibling_of.is_none() || restored.outcome != Outcome::AlreadyThere {
