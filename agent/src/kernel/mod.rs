@@ -5,6 +5,7 @@
 
 pub mod errno;
 mod gate;
+pub mod inotify;
 pub mod links;
 pub mod listeners;
 pub mod name;

@@ -1,0 +1,234 @@
+//! The agent's one inotify instance, shared by all that watch files: uid 0 has 128 of them for
+//! the whole node (`fs.inotify.max_user_instances`).
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{InitFlags, Inotify as Instance, WatchDescriptor};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+pub use nix::sys::inotify::AddWatchFlags as Mask;
+
+use super::errno::{Access, FileError};
+
+/// The instance.
+#[derive(Clone)]
+pub struct Inotify(Arc<Shared>);
+
+struct Shared {
+    instance: Arc<Instance>,
+    owners: Arc<Mutex<HashMap<WatchDescriptor, Arc<Mailbox>>>>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+/// One watched path. The kernel has one watch for each inode of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatchId(i32);
+
+/// What happened since the last look, however often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Watches whose path was touched.
+    pub watches: BTreeSet<WatchId>,
+    /// Of these, watches that ended: the inode is gone, or its file system was unmounted.
+    pub ended: BTreeSet<WatchId>,
+    /// The kernel's queue was full and events were lost: anything may have happened.
+    pub overflow: bool,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    touched: Mutex<Touched>,
+    arrived: Notify,
+}
+
+/// One watcher's share of the instance. Its watches end with it.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Inotify {
+    /// Makes the instance. Needs a tokio runtime. EMFILE: this user has no instance left.
+    pub fn new() -> Result<Self, FileError> {
+        let fail = |errno| {
+            FileError::new(Access::Open, "inotify", errno).meaning(match errno {
+                Errno::EMFILE => {
+                    "this user has no inotify instance left: raise fs.inotify.max_user_instances"
+                }
+                errno => errno.desc(),
+            })
+        };
+        let instance =
+            Instance::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(fail)?;
+        let instance = Arc::new(instance);
+        let owners = Arc::<Mutex<HashMap<_, _>>>::default();
+        let descriptor =
+            readable(instance.as_fd()).map_err(|error| fail(super::errno::of_io(&error)))?;
+        let reader = tokio::spawn(read(descriptor, instance.clone(), owners.clone()));
+        Ok(Self(Arc::new(Shared { instance, owners, reader })))
+    }
+
+    /// A share of it.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription { shared: self.0.clone(), mailbox: Arc::default() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Subscription {
+    /// Watches a path. A second watch of the same inode replaces the first, whoever had it.
+    pub fn watch(&self, path: &Path, what: Mask) -> Result<WatchId, FileError> {
+        // Held over the call: the reader must not see an event before its owner is known.
+        let mut owners = lock(&self.shared.owners);
+        let watch = self.shared.instance.add_watch(path, what).map_err(|errno| {
+            FileError::new(Access::Open, path, errno).meaning(match errno {
+                Errno::ENOSPC => "no inotify watch is left: raise fs.inotify.max_user_watches",
+                errno => errno.desc(),
+            })
+        })?;
+        owners.insert(watch, self.mailbox.clone());
+        Ok(WatchId(watch.as_raw()))
+    }
+
+    /// Ends a watch. One that ended by itself is no error.
+    pub fn forget(&self, watch: WatchId) {
+        let mut owners = lock(&self.shared.owners);
+        let mine = |(known, owner): &(&WatchDescriptor, &Arc<Mailbox>)| {
+            known.as_raw() == watch.0 && Arc::ptr_eq(owner, &self.mailbox)
+        };
+        if let Some(descriptor) = owners.iter().find(mine).map(|(known, _)| *known) {
+            owners.remove(&descriptor);
+            let _ = self.shared.instance.rm_watch(descriptor);
+        }
+    }
+
+    /// What happened since the last call; waits until something has.
+    pub async fn next(&self) -> Touched {
+        loop {
+            let touched = self.take();
+            if touched != Touched::default() {
+                return touched;
+            }
+            self.mailbox.arrived.notified().await;
+        }
+    }
+
+    /// What happened since the last call, without waiting.
+    #[must_use]
+    pub fn take(&self) -> Touched {
+        std::mem::take(&mut lock(&self.mailbox.touched))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut owners = lock(&self.shared.owners);
+        owners.retain(|watch, owner| {
+            let mine = Arc::ptr_eq(owner, &self.mailbox);
+            if mine {
+                let _ = self.shared.instance.rm_watch(*watch);
+            }
+            !mine
+        });
+    }
+}
+
+/// A descriptor's own copy, waited for by the runtime.
+#[allow(unsafe_code)]
+pub(super) fn readable(descriptor: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let copy = descriptor.try_clone_to_owned()?;
+    // SAFETY: the descriptor is owned, and neither closed nor replaced while it is registered.
+    unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }.map_err(Into::into)
+}
+
+type Owners = Mutex<HashMap<WatchDescriptor, Arc<Mailbox>>>;
+
+/// Hands on what the kernel says. Bounded: a mailbox holds each watch once.
+async fn read(descriptor: AsyncFd<OwnedFd>, instance: Arc<Instance>, owners: Arc<Owners>) {
+    while let Ok(mut ready) = descriptor.readable().await {
+        match instance.read_events() {
+            Ok(events) => {
+                let mut owners = lock(&owners);
+                events.iter().for_each(|event| deliver(&mut owners, event.wd, event.mask));
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => ready.clear_ready(),
+        }
+    }
+}
+
+fn deliver(
+    owners: &mut HashMap<WatchDescriptor, Arc<Mailbox>>,
+    watch: WatchDescriptor,
+    mask: Mask,
+) {
+    if mask.contains(Mask::IN_Q_OVERFLOW) {
+        for owner in owners.values() {
+            lock(&owner.touched).overflow = true;
+            owner.arrived.notify_one();
+        }
+        return;
+    }
+    // One that was forgotten while its event was on its way.
+    let Some(owner) = owners.get(&watch).cloned() else { return };
+    let id = WatchId(watch.as_raw());
+    let mut touched = lock(&owner.touched);
+    touched.watches.insert(id);
+    if mask.contains(Mask::IN_IGNORED) {
+        touched.ended.insert(id);
+        owners.remove(&watch);
+    }
+    drop(touched);
+    owner.arrived.notify_one();
+}
+
+/// Every value behind these locks is written whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_subscription_hears_of_its_own_paths_once_however_often_they_are_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["a", "b"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        let inotify = Inotify::new().unwrap();
+        let (first, second) = (inotify.subscribe(), inotify.subscribe());
+        let a = first.watch(&path("a"), Mask::IN_MODIFY).unwrap();
+        let b = second.watch(&path("b"), Mask::IN_MODIFY).unwrap();
+        for _ in 0..3 {
+            std::fs::write(path("a"), "x").unwrap();
+        }
+        assert_eq!(first.next().await.watches, [a].into());
+        std::fs::write(path("b"), "x").unwrap();
+        assert_eq!(second.next().await.watches, [b].into());
+        assert_eq!(first.take(), Touched::default());
+
+        std::fs::remove_file(path("a")).unwrap();
+        let gone = first.next().await;
+        assert_eq!((gone.watches, gone.ended), ([a].into(), [a].into()));
+        second.forget(b);
+        std::fs::write(path("b"), "y").unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(second.take(), Touched::default());
+    }
+}
