@@ -26,6 +26,7 @@ use headroom::serve::router::{Side, router};
 use headroom::serve::status::Status;
 use headroom::serve::{client, health};
 use headroom::sysctl::catalogue::{self, Refusal};
+use headroom::sysctl::glob::Subject;
 use headroom::sysctl::key::Key;
 use headroom::sysctl::ledger::{Ledger, Notice};
 use headroom::sysctl::policy::{Goal, Want};
@@ -342,7 +343,11 @@ pub fn catalogue_lookup(data: &[u8]) {
 pub fn status_json(data: &[u8]) {
     let Ok(mut status) = serde_json::from_slice::<Status>(data) else { return };
     for key in status.keys.iter().flatten() {
-        key_is_canonical(&key.key);
+        let text = key.key.as_str();
+        assert_eq!(Subject::parse(text).as_ref(), Ok(&key.key));
+        if let Subject::Key(key) = &key.key {
+            key_is_canonical(key);
+        }
         let _ = key.blocks_readiness();
     }
     // serde_json reads a fraction to the last bit but one, and the last bit is nothing to people.

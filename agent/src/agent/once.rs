@@ -33,7 +33,7 @@ pub fn engine(
     if let Some(notice) = notice {
         engine.ledger_trouble(&notice);
     }
-    engine.configure(config.policies.clone());
+    engine.configure(config.policies.clone(), config.globs.clone());
     Ok(engine)
 }
 

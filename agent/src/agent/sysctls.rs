@@ -63,7 +63,7 @@ async fn start(context: &Context, config: &Arc<Config>) -> Result<Engine, Failur
 async fn reconfigure(engine: Engine, config: &Arc<Config>) -> Result<Engine, Failure> {
     let config = config.clone();
     let (engine, ()) = blocking(engine, move |engine: &mut Engine| {
-        engine.configure(config.policies.clone());
+        engine.configure(config.policies.clone(), config.globs.clone());
         engine.set_observe(config.mode == Mode::Observe);
         restore(engine, &config);
     })

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
+use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::Policy;
 
@@ -33,6 +34,9 @@ pub struct Config {
     pub profiles: Vec<String>,
     /// What is wanted for each key.
     pub policies: BTreeMap<Key, Policy>,
+    /// What is wanted for the keys that match a pattern and have no policy of their own, in the
+    /// order of the document: the last pattern that matches counts.
+    pub globs: Vec<(Glob, Policy)>,
     /// Which bridges are watched.
     pub watch: Watch,
     /// Where HTTP is answered.
@@ -41,6 +45,15 @@ pub struct Config {
     pub socket: PathBuf,
     /// The state directory.
     pub state: PathBuf,
+}
+
+impl Config {
+    /// What is wanted for a key: its own policy, else that of the last pattern that means it.
+    #[must_use]
+    pub fn policy_of(&self, key: &Key) -> Option<&Policy> {
+        let pattern = || self.globs.iter().rfind(|(glob, _)| glob.covers(key));
+        self.policies.get(key).or_else(|| pattern().map(|(_, policy)| policy))
+    }
 }
 
 /// What is watched, and how often.

@@ -89,6 +89,17 @@ impl SysctlTree {
         &self.root
     }
 
+    /// Names in a directory below the root, in no order; of the fallback where the root lacks it.
+    pub fn list(&self, directory: &str) -> io::Result<Vec<std::ffi::OsString>> {
+        let first = list(&self.root.join(directory));
+        match (&first, &self.fallback) {
+            (Err(error), Some((root, _))) if error.kind() == io::ErrorKind::NotFound => {
+                list(&root.join(directory))
+            }
+            _ => first,
+        }
+    }
+
     /// Opens the file of `key` at `path`, which is relative to the root.
     ///
     /// No spelling leads out of the tree: the kernel resolves beneath the root, follows no link,

@@ -3,12 +3,15 @@
 pub mod catalogue;
 pub mod engine;
 pub mod fight;
+pub mod glob;
 pub mod key;
 pub mod ledger;
 pub mod managed;
+mod members;
 pub mod place;
 pub mod plan;
 pub mod policy;
 pub mod restore;
+mod siblings;
 pub mod state;
 pub mod value;

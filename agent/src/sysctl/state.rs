@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::key::Key;
+use super::glob::Subject;
 use super::policy::OnConflict;
 
 /// One state at a time: the first that applies, in this order.
@@ -76,9 +76,9 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// The key in canonical form.
+    /// The key in canonical form, or the pattern.
     #[schemars(with = "String")]
-    pub key: Key,
+    pub key: Subject,
     /// Its state.
     pub state: State,
     /// Whether the kernel's value meets the policy, in whatever state.
@@ -101,9 +101,26 @@ pub struct KeyStatus {
     pub reason: Option<String>,
     /// What is wrong and what to do.
     pub detail: Option<String>,
+    /// Of a pattern: its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,
+}
+
+/// The keys that a pattern has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    /// How many there are.
+    pub total: usize,
+    /// How many of them meet the policy.
+    pub in_sync: usize,
+    /// How many more match and are not managed.
+    pub cut: usize,
+    /// Those that do not meet it, at most 20.
+    pub not_in_sync: Vec<String>,
 }
 
 /// The numeric fields of a key, for metrics.

@@ -89,7 +89,7 @@ impl Managed {
         let ints = |value: Option<&Value>| value.and_then(Value::ints).unwrap_or_default().to_vec();
         let target = self.target();
         KeyStatus {
-            key: self.key.clone(),
+            key: self.key.clone().into(),
             state,
             in_sync: self.met(),
             required: self.policy.required
@@ -103,6 +103,7 @@ impl Managed {
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
             detail: self.detail(state),
+            members: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
