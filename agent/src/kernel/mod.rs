@@ -3,7 +3,9 @@
 //! Nothing here knows a policy or a metric. Every adapter takes the root it reads, so that a
 //! parser can be shown a fixture tree. `unsafe` is allowed here and nowhere else.
 
+pub mod cgroup;
 pub mod errno;
+pub mod fanotify;
 mod gate;
 pub mod inotify;
 pub mod links;
@@ -15,3 +17,5 @@ pub mod netns;
 pub mod state_dir;
 pub mod sysctl_file;
 pub mod system;
+pub mod touch;
+pub mod who;

@@ -1,7 +1,7 @@
 //! Files under `/proc/sys`: opened safely, kept open, read with small buffers, written once.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -238,6 +238,12 @@ impl SysctlFile {
     fn error(&self, access: Access, errno: Errno) -> FileError {
         FileError::new(access, self.path.clone(), errno)
             .meaning(sysctl_meaning(access, errno, &self.key))
+    }
+}
+
+impl AsFd for SysctlFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
