@@ -161,22 +161,30 @@ impl Watcher {
         }
     }
 
+    /// What happened since the last call, without waiting.
+    #[must_use]
+    pub fn take(&self) -> Touches {
+        match &self.0 {
+            Means::Fanotify(marked) => marked.mailbox.take(),
+            Means::Inotify(subscription) => from_inotify(subscription.take()),
+            Means::None => Touches::default(),
+        }
+    }
+
     /// What happened since the last call; waits until something has. May be dropped while it
     /// waits: nothing is lost.
     pub async fn next(&self) -> Touches {
         match &self.0 {
             Means::Fanotify(marked) => marked.mailbox.next().await,
-            Means::Inotify(subscription) => {
-                let touched = subscription.next().await;
-                let touch = |watch| Touch { file: FileId(Id::Watch(watch)), who: Who::Unknown };
-                Touches {
-                    files: touched.watches.into_iter().map(touch).collect(),
-                    overflow: touched.overflow,
-                }
-            }
+            Means::Inotify(subscription) => from_inotify(subscription.next().await),
             Means::None => std::future::pending().await,
         }
     }
+}
+
+fn from_inotify(touched: super::inotify::Touched) -> Touches {
+    let touch = |watch| Touch { file: FileId(Id::Watch(watch)), who: Who::Unknown };
+    Touches { files: touched.watches.into_iter().map(touch).collect(), overflow: touched.overflow }
 }
 
 /// The files that are marked, and the thread that reads about them.

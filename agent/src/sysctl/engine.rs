@@ -9,6 +9,7 @@ use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Notice};
 use super::managed::{Managed, Seen, WriteResult, show};
+use super::marks::{LastWrite, Marks};
 use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
@@ -18,6 +19,7 @@ use super::siblings::{changes_others, circumstances, read, sibling_values, store
 use super::state::KeyStatus;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError};
+use crate::kernel::who::Who;
 
 /// How many further passes follow the first, for keys that depend on each other in ways that the
 /// order of writes does not know.
@@ -48,6 +50,7 @@ pub struct Engine {
     pub(super) keys: Vec<Managed>,
     pub(super) patterns: Vec<Pattern>,
     pub(super) ledger: Ledger,
+    pub(super) marks: Marks,
     /// Why the ledger could not be read; stays, since what it knew is not known.
     load_notice: Option<String>,
     /// Why it cannot be written now.
@@ -78,6 +81,7 @@ impl Engine {
             keys: Vec::new(),
             patterns: Vec::new(),
             ledger,
+            marks: Marks::default(),
             load_notice: None,
             save_notice: None,
             buffer: Vec::new(),
@@ -104,6 +108,7 @@ impl Engine {
                 self.keys.push(Managed::again(Some(managed), key, policy, Some(index)));
             }
         }
+        self.renumber_marks();
     }
 
     /// One pass: read all, plan, write what differs with one `write(2)` a key, read back. The
@@ -123,6 +128,14 @@ impl Engine {
             let chosen = (0..self.keys.len()).filter(|&index| self.keys[index].may_appear());
             self.work(chosen.collect(), now);
         })
+    }
+
+    /// A pass over some keys alone.
+    pub(super) fn pass_over(&mut self, chosen: Vec<usize>, now: Instant) -> Result<(), NetnsError> {
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        self.netns.clone().run(|| self.work(chosen, now))
     }
 
     fn work(&mut self, mut chosen: Chosen, now: Instant) {
@@ -203,13 +216,20 @@ impl Engine {
             let Some(managed) = self.keys.get_mut(index) else { continue };
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
+                // Without a notification: a writer on another procfs mount, or the kernel itself.
+                if !managed.named {
+                    managed.last_write = Some(LastWrite::now(Who::Unknown));
+                }
+                let by = managed.last_write.as_ref().map(|last| last.who.to_string());
                 warn!(
                     key = %managed.key,
                     value = managed.shown().unwrap_or_default(),
                     want = managed.policy.want.to_string(),
+                    by,
                     "drifted: another writer changed it"
                 );
             }
+            managed.named = false;
         }
     }
 

@@ -8,6 +8,7 @@ use super::catalogue::{self, Entry};
 use super::fight::Fight;
 use super::key::Key;
 use super::ledger::Ledger;
+use super::marks::LastWrite;
 use super::place::{Absent, Place};
 use super::policy::{Goal, OnConflict, Policy};
 use super::value::{Shape, Value};
@@ -15,6 +16,7 @@ use crate::kernel::errno::FileError;
 use crate::kernel::links;
 use crate::kernel::name::escape;
 use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
+use crate::kernel::touch::FileId;
 
 mod report;
 
@@ -83,6 +85,12 @@ pub struct Managed {
     /// Which of the engine's patterns found it; `None`: it has a policy of its own.
     pub member_of: Option<usize>,
     pub(super) file: Option<SysctlFile>,
+    /// By which the watcher knows the file; `None`: it is not watched.
+    pub(super) mark: Option<FileId>,
+    /// The last write that was not the agent's.
+    pub(super) last_write: Option<LastWrite>,
+    /// Whether a notification named that writer since the last look.
+    pub(super) named: bool,
     /// The index of the interface in the key, of when the file was opened.
     interface: Option<u32>,
     pub(super) shape: Option<Shape>,
@@ -114,6 +122,9 @@ impl Managed {
             entry,
             member_of,
             file: None,
+            mark: None,
+            last_write: None,
+            named: false,
             interface: None,
             shape,
             goal: None,
@@ -155,6 +166,14 @@ impl Managed {
     /// Closes the file; the next look opens it again.
     pub fn close(&mut self) {
         self.file = None;
+        self.mark = None;
+    }
+
+    /// The file, if writes to it are worth a notification: not where they could not be undone, and
+    /// not in a fight, which is slow on purpose.
+    #[must_use]
+    pub fn watchable(&self) -> Option<&SysctlFile> {
+        self.file.as_ref().filter(|file| file.write_error().is_none() && !self.fight.is_on())
     }
 
     /// Reads the key.
@@ -249,6 +268,7 @@ impl Managed {
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<u8>, FileError> {
         let file = tree.open_key(self.key.as_str(), &self.key.path(), mode)?;
+        self.mark = None;
         self.interface = match catalogue::interface(self.key.as_str()) {
             None | Some("all" | "default") => None,
             Some(interface) => links::index_of(&interface.replace('/', ".")),
@@ -303,7 +323,7 @@ impl Managed {
     }
 
     fn stop(&mut self, obstacle: Obstacle) {
-        self.file = None;
+        self.close();
         self.text = None;
         self.actual = None;
         self.drifted = false;

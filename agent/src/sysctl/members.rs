@@ -81,6 +81,10 @@ impl Pattern {
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
             detail: self.detail(worst, &absent, cut, &counted),
+            last_write: members
+                .iter()
+                .filter_map(|it| it.last_write.clone())
+                .max_by_key(|it| it.at),
             members: Some(counted),
             numbers: Numbers::default(),
         }

@@ -7,6 +7,7 @@ pub mod glob;
 pub mod key;
 pub mod ledger;
 pub mod managed;
+pub mod marks;
 pub mod measure;
 mod members;
 pub mod place;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::glob::Subject;
+use super::marks::LastWrite;
 use super::policy::OnConflict;
 
 /// One state at a time: the first that applies, in this order.
@@ -101,6 +102,9 @@ pub struct KeyStatus {
     pub reason: Option<String>,
     /// What is wrong and what to do.
     pub detail: Option<String>,
+    /// The last write that was not the agent's, if one was seen since it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_write: Option<LastWrite>,
     /// Of a pattern: its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Members>,
