@@ -47,6 +47,8 @@ pub struct NodeState {
     pub netlink_overruns: u64,
     /// Times all links were read anew after the first.
     pub netlink_resyncs: u64,
+    /// What an operator should know beside that, by subject.
+    pub notices: BTreeMap<&'static str, String>,
     /// The agent's own cost, read at the scrape.
     pub process: Option<SelfUsage>,
     /// The last beat of the main loop.
@@ -112,6 +114,17 @@ impl Node {
     /// Changes the picture.
     pub fn update<T>(&self, update: impl FnOnce(&mut NodeState) -> T) -> T {
         update(&mut lock(&self.0.state))
+    }
+
+    /// Sets or clears a notice. What it is now, where that is new and so worth a line in the log.
+    pub fn notice(&self, subject: &'static str, notice: Option<String>) -> Option<Option<String>> {
+        self.update(|state| {
+            let before = match notice.clone() {
+                Some(notice) => state.notices.insert(subject, notice),
+                None => state.notices.remove(subject),
+            };
+            (before != notice).then_some(notice)
+        })
     }
 
     /// Sets what brings the cheap numbers up to date at a scrape.

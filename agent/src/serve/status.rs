@@ -290,5 +290,7 @@ fn notices(state: &NodeState) -> Vec<String> {
     let tasks = state.tasks.iter().filter_map(|(name, task)| {
         task.failure.as_ref().map(|failure| format!("task {name} failed: {failure}"))
     });
-    state.ledger_notice.iter().cloned().chain(reload).chain(listeners).chain(tasks).collect()
+    let others = state.notices.values().cloned();
+    let ledger = state.ledger_notice.iter().cloned();
+    ledger.chain(reload).chain(others).chain(listeners).chain(tasks).collect()
 }
