@@ -26,8 +26,8 @@ pub fn root_in(mountinfo: &[u8], mount_point: &Path) -> Option<Name> {
     let mount_point = as_shown(mount_point)?;
     let lines = mountinfo.split(|byte| *byte == b'\n');
     // A line that is not UTF-8 is about another path: this one is.
-    let mounts = lines.filter_map(|line| MountInfo::from_line(str::from_utf8(line).ok()?).ok());
-    let last = mounts.filter(|mount| mount.mount_point == Path::new(&mount_point)).last()?;
+    let mut mounts = lines.filter_map(|line| MountInfo::from_line(str::from_utf8(line).ok()?).ok());
+    let last = mounts.rfind(|mount| mount.mount_point == Path::new(&mount_point))?;
     Some(Name::from_bytes(last.root))
 }
 
