@@ -18,6 +18,7 @@ use headroom::config::{Config, Watch};
 use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
+use headroom::kernel::uevents::{self, ModuleEvent};
 use headroom::kernel::{links, netlink};
 use headroom::node::{Check, Node};
 use headroom::serve::http::{Limits, Listener, harden, serve};
@@ -36,7 +37,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 14] = [
+pub const ALL: [(&str, Body); 15] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("config", config),
@@ -51,6 +52,7 @@ pub const ALL: [(&str, Body); 14] = [
     ("status_json", status_json),
     ("sysctl_key", sysctl_key),
     ("sysctl_value", sysctl_value),
+    ("uevent", uevent),
 ];
 
 const SHAPES: [Shape; 7] = [
@@ -511,4 +513,19 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
         }
     }
     reached[name.len()]
+}
+
+/// A kernel event: a module's name is part of what came.
+pub fn uevent(data: &[u8]) {
+    let (name, action) = match uevents::parse(data) {
+        None => return,
+        Some(ModuleEvent::Appeared(name)) => (name, "add"),
+        Some(ModuleEvent::Gone(name)) => (name, "remove"),
+        Some(ModuleEvent::Overrun) => panic!("no message says so"),
+    };
+    let bytes = name.as_bytes();
+    assert!((1..=64).contains(&bytes.len()), "{name}");
+    assert!(!bytes.iter().any(|byte| matches!(byte, b'/' | 0)), "{name}");
+    let begin = [format!("{action}@/module/").as_bytes(), bytes, b"\0"].concat();
+    assert!(data.starts_with(&begin), "{name}");
 }

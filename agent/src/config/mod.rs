@@ -6,6 +6,7 @@ pub mod document;
 pub mod load;
 pub mod problem;
 pub mod profiles;
+pub mod watch;
 pub mod yaml;
 
 use std::collections::BTreeMap;
