@@ -12,3 +12,4 @@ pub mod policy;
 pub mod restore;
 pub mod state;
 pub mod value;
+pub mod writers;
