@@ -17,3 +17,4 @@ pub mod restore;
 mod siblings;
 pub mod state;
 pub mod value;
+pub mod writers;
