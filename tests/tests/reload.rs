@@ -117,7 +117,7 @@ fn a_config_map_that_is_swapped_takes_effect_and_a_key_that_left_is_put_back() {
     agent.wait_until("put back", |_| netns.read(SOMAXCONN) == original);
     agent.wait_until("set", |_| netns.read(BACKLOG) == "4321");
     wait_until_good(&mut agent);
-    assert!(agent.status()["notices"].to_string() == "[]", "{}", agent.status()["notices"]);
+    assert_eq!(agent.status()["notices"], serde_json::json!([]));
 }
 
 #[test]
