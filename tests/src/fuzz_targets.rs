@@ -15,11 +15,12 @@ use std::time::Duration;
 use headroom::config::load::{Origin, judge};
 use headroom::config::problem::Problems;
 use headroom::config::{Config, Watch};
+use headroom::kernel::fanotify::{self, Malformed, Pidfd};
 use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{links, netlink};
+use headroom::kernel::{cgroup, links, netlink};
 use headroom::node::{Check, Node};
 use headroom::serve::http::{Limits, Listener, harden, serve};
 use headroom::serve::metrics::Metrics;
@@ -37,10 +38,12 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 15] = [
+pub const ALL: [(&str, Body); 17] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
+    ("cgroup_path", cgroup_path),
     ("config", config),
+    ("fanotify_events", fanotify_events),
     ("health_query", health_query),
     ("http_client_response", http_client_response),
     ("http_request", http_request),
@@ -227,6 +230,42 @@ fn kernel_message(message: &netlink::Message<'_>) {
     }
     if let Some(table) = parse_table(message.payload) {
         assert!(table.hash_buckets >= 1);
+    }
+}
+
+/// What is read from a fanotify group: one event for each 24 bytes at most, and one that is
+/// malformed is the last. No descriptor is opened or closed.
+pub fn fanotify_events(data: &[u8]) {
+    let found: Vec<_> = fanotify::events(data).collect();
+    assert!(found.len() <= data.len().div_ceil(24));
+    for (index, event) in found.iter().enumerate() {
+        match event {
+            Ok(event) => {
+                assert!(event.file.is_none_or(|file| file >= 0));
+                assert!(!matches!(event.pidfd, Pidfd::Open(fd) if fd < 0));
+            }
+            Err(Malformed) => assert_eq!(index + 1, found.len(), "goes on after it"),
+        }
+    }
+}
+
+/// `/proc/<pid>/cgroup`, and a path in it: what is found is bounded, printable and in there.
+pub fn cgroup_path(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for found in cgroup::parse(data).into_iter().chain([cgroup::place(data)]) {
+        assert!(found.path.len() <= 4 * 512 + 3);
+        for shown in found.unit.iter().chain([&found.path]) {
+            assert!(shown.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{shown:?}");
+        }
+        if let Some(pod) = &found.pod {
+            assert_eq!(found.unit, None);
+            assert!(matches!(pod.uid.len(), 32 | 36) && hex(&pod.uid.replace('-', "")));
+            assert!(text.replace('_', "-").contains(&pod.uid));
+            if let Some(id) = &pod.container {
+                assert!((12..=64).contains(&id.len()) && hex(id) && text.contains(id));
+            }
+        }
     }
 }
 

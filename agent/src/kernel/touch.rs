@@ -88,7 +88,8 @@ pub struct Touch {
 /// What happened since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touches {
-    /// Files that were written, also with the value they had, or without success; each once.
+    /// Files that were written, also with the value they had; each once. With inotify also files
+    /// that were only opened with `O_TRUNC`, as a shell does.
     pub files: Vec<Touch>,
     /// Notifications were lost: any file may have been written.
     pub overflow: bool,
