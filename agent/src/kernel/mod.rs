@@ -13,5 +13,6 @@ pub mod neighbor;
 pub mod netlink;
 pub mod netns;
 pub mod state_dir;
+pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
