@@ -35,12 +35,8 @@ fn only_conf_files_are_read_each_directory_once() {
     let found = read_all(root.path()).unwrap();
     let names: Vec<_> =
         found.files.iter().map(|file| (file.directory, file.name.to_string())).collect();
-    let expected = [
-        (Some(0), "c.conf"),
-        (Some(3), "a.conf"),
-        (Some(3), "b.conf"),
-        (None, "sysctl.conf"),
-    ];
+    let expected =
+        [(Some(0), "c.conf"), (Some(3), "a.conf"), (Some(3), "b.conf"), (None, "sysctl.conf")];
     assert_eq!(names, expected.map(|(directory, name)| (directory, name.to_owned())));
     assert_eq!(found.directories, 4);
 }
@@ -104,7 +100,9 @@ fn a_large_file_is_cut() {
     fs::write(root.path().join("etc/sysctl.d/a.conf"), vec![b'#'; LONGEST_FILE + 1]).unwrap();
     fs::write(root.path().join("etc/sysctl.d/b.conf"), vec![b'#'; LONGEST_FILE]).unwrap();
     let found = read_all(root.path()).unwrap();
-    assert!(matches!(content(&found, "a.conf"), Content::Cut(bytes) if bytes.len() == LONGEST_FILE));
+    assert!(
+        matches!(content(&found, "a.conf"), Content::Cut(bytes) if bytes.len() == LONGEST_FILE)
+    );
     assert!(
         matches!(content(&found, "b.conf"), Content::Bytes(bytes) if bytes.len() == LONGEST_FILE)
     );

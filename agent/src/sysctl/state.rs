@@ -101,9 +101,24 @@ pub struct KeyStatus {
     pub reason: Option<String>,
     /// What is wrong and what to do.
     pub detail: Option<String>,
+    /// What the host's sysctl.d sets at boot, where that is something else than is wanted.
+    #[serde(default)]
+    pub disk: Option<AtBoot>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,
+}
+
+/// What a line on the host's disk sets a key to at boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AtBoot {
+    /// The file on the host, escaped.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The value, with single spaces, escaped.
+    pub value: String,
 }
 
 /// The numeric fields of a key, for metrics.

@@ -103,6 +103,7 @@ impl Managed {
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
             detail: self.detail(state),
+            disk: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
