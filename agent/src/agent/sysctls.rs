@@ -1,7 +1,7 @@
 //! The sysctl task: the first pass, then a sweep every few seconds.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
@@ -9,14 +9,19 @@ use tracing::{info, warn};
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, once};
 use crate::config::{Config, Mode};
+use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::state::{KeyStatus, State};
+
+/// How often the host's sysctl.d is read again.
+const DISK_EVERY: Duration = Duration::from_secs(300);
 
 /// Keeps every key at its value.
 pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
     let mut engine = start(&context, &config).await?;
     let mut said: Vec<(String, State)> = Vec::new();
+    let mut disk = read_disk(&context).await?;
     loop {
         let (back, (result, took)) = blocking(engine, |engine: &mut Engine| {
             let started = Instant::now();
@@ -25,7 +30,11 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
         .await?;
         engine = back;
         result.map_err(|error| error.to_string())?;
-        let keys = engine.status();
+        if disk.read_at.elapsed() >= DISK_EVERY {
+            disk = read_disk(&context).await?;
+        }
+        let mut keys = engine.status();
+        once::note_disk(&disk.disk, &config, &mut keys);
         say_changes(&mut said, &keys);
         context.node.update(|state| {
             state.counters = engine.counters();
@@ -40,9 +49,23 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
                 engine = reconfigure(engine, &config).await?;
+                disk = read_disk(&context).await?;
             }
         }
     }
+}
+
+/// What the host's sysctl.d said when it was last read.
+struct Kept {
+    disk: Disk,
+    read_at: Instant,
+}
+
+/// Reads the host's sysctl.d. A file can be on a slow disk, so not on the main thread.
+async fn read_disk(context: &Context) -> Result<Kept, Failure> {
+    let roots = context.roots.clone();
+    let (_, disk) = blocking((), move |()| once::disk(roots.host.as_deref())).await?;
+    Ok(Kept { disk, read_at: Instant::now() })
 }
 
 /// Opens what there is to open, and puts back what an earlier run changed and the configuration no

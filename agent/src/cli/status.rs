@@ -69,6 +69,7 @@ fn excused(key: &KeyStatus) -> bool {
 fn print(out: &Output, status: &Status) {
     headline(out, status);
     keys(out, status);
+    at_boot(out, status);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
@@ -123,6 +124,25 @@ fn keys(out: &Output, status: &Status) {
     out.line("");
     out.heading(&format!("KEYS  {met} of {} as wanted", keys.len()));
     out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(keys));
+}
+
+/// Keys that the host's own files set to something else: what would be in force without the agent
+/// after the next boot.
+fn at_boot(out: &Output, status: &Status) {
+    let row = |key: &KeyStatus| {
+        let boot = key.disk.as_ref()?;
+        let place = format!("{}:{}", boot.file, boot.line);
+        let symbol = Tone::Notable.symbol().to_owned();
+        let cells = vec![symbol, key.key.to_string(), boot.value.clone(), key.want.clone(), place];
+        Some((Tone::Notable, cells))
+    };
+    let rows: Vec<_> = status.keys.iter().flatten().filter_map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    out.line("");
+    out.heading("SET TO SOMETHING ELSE AT BOOT  by the host's sysctl.d");
+    out.table(&["", "KEY", "AT BOOT", "WANT", "BY"], &rows);
 }
 
 /// One row a key: those that need attention first.

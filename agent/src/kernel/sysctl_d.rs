@@ -134,6 +134,7 @@ pub fn read_all(root: &Path) -> Result<Files, FileError> {
 
 /// The names in a directory of keys beneath `root`, sorted; none where it is no directory.
 pub fn keys(root: &Path, directory: &str) -> Vec<String> {
+    let directory = if directory.is_empty() { "." } else { directory };
     let names = Root::open(root).and_then(|root| root.list(directory, |_| true));
     let Ok(Some((_, names))) = names else { return Vec::new() };
     names.iter().filter_map(|name| String::from_utf8(name.as_bytes().to_vec()).ok()).collect()

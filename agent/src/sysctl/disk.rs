@@ -8,6 +8,7 @@
 //! takes back an assignment of the same key for systemd alone.
 
 pub mod glob;
+mod mention;
 pub mod parse;
 pub mod reading;
 mod view;
@@ -24,11 +25,15 @@ use crate::sysctl::managed::show;
 use crate::sysctl::policy::Want;
 use crate::sysctl::state::AtBoot;
 use crate::sysctl::value::Shape;
+pub use mention::Mention;
 use parse::Target;
 use view::View;
 
 /// Most lines that are read, of all files together.
 pub const MOST_LINES: usize = 100_000;
+
+/// Most lines with patterns that are read: each is compared with every key.
+pub const MOST_PATTERNS: usize = 1000;
 
 /// Longest value that is shown, in characters.
 const MOST_SHOWN: usize = 200;
@@ -82,6 +87,13 @@ pub struct Assignment {
     pub ignore_failure: bool,
 }
 
+/// How much was read of all files together.
+#[derive(Default)]
+struct Counts {
+    lines: usize,
+    patterns: usize,
+}
+
 /// What is wrong with a file or a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -103,26 +115,6 @@ impl std::fmt::Display for Problem {
             None => write!(f, "{}: {}", self.file, self.message),
         }
     }
-}
-
-/// A line that concerns a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Mention {
-    /// The file on the host, escaped.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The value, escaped; absent where the line excludes the key from patterns.
-    pub value: Option<String>,
-    /// Whether this is what systemd-sysctl sets at boot.
-    pub wins: bool,
-    /// Whether it was written with a `-`, so that it does not matter if it cannot be set.
-    pub ignore_failure: bool,
-    /// The pattern, if it is one.
-    pub glob: Option<String>,
-    /// What else there is to know about it.
-    pub note: Option<String>,
 }
 
 impl Disk {
@@ -165,7 +157,7 @@ impl Disk {
                 |file: &Found| (file.directory.is_none(), file.name.clone(), file.directory);
             place(a).cmp(&place(b))
         });
-        let mut lines = 0;
+        let mut counts = Counts::default();
         let mut masker: Option<(Name, String)> = None;
         for file in found {
             let path = path(&file);
@@ -186,11 +178,11 @@ impl Disk {
                 masked_by,
                 path,
             });
-            self.content(&file, &mut lines);
+            self.content(&file, &mut counts);
         }
     }
 
-    fn content(&mut self, file: &Found, lines: &mut usize) {
+    fn content(&mut self, file: &Found, counts: &mut Counts) {
         let Some(index) = self.files.len().checked_sub(1) else { return };
         let path = path(file);
         // What is wrong with a file that nobody reads is nobody's trouble.
@@ -217,11 +209,16 @@ impl Disk {
             Content::Nowhere | Content::Failed(_) => return,
         };
         for (number, text) in parse::lines(bytes).enumerate() {
-            if *lines >= MOST_LINES {
-                let message = format!("more than {MOST_LINES} lines: the rest is not read");
+            let limit = match *counts {
+                Counts { lines: MOST_LINES, .. } => Some(format!("{MOST_LINES} lines")),
+                Counts { patterns: MOST_PATTERNS, .. } => Some(format!("{MOST_PATTERNS} patterns")),
+                _ => None,
+            };
+            if let Some(limit) = limit {
+                let message = format!("after {limit} in all files the rest is not read");
                 return self.problem(&path, Some(number + 1), message, true);
             }
-            *lines += 1;
+            counts.lines += 1;
             match parse::line(text) {
                 None => {}
                 Some(Err(message)) if read => {
@@ -233,6 +230,7 @@ impl Disk {
                     if let Some(odd) = odd.filter(|_| read) {
                         self.problem(&path, Some(line), odd, false);
                     }
+                    counts.patterns += usize::from(matches!(target, Target::Pattern(_)));
                     let file = index;
                     self.assignments.push(Assignment { file, line, target, value, ignore_failure });
                 }
@@ -254,6 +252,22 @@ impl Disk {
     #[must_use]
     pub fn place(&self, assignment: &Assignment) -> String {
         format!("{}:{}", self.path(assignment), assignment.line)
+    }
+
+    /// An assignment's file and line.
+    #[must_use]
+    pub fn origin(&self, assignment: &Assignment) -> (&str, usize) {
+        (self.path(assignment), assignment.line)
+    }
+
+    /// Lines that name a key and set it to something else than the one that wins, as
+    /// systemd-sysctl sees it.
+    pub fn losers(&self, key: &Key) -> impl Iterator<Item = &Assignment> {
+        let winner = self.winner(key).and_then(|(one, _)| one.value.as_deref());
+        let named = self.systemd.named.get(key).into_iter().flatten();
+        named
+            .filter_map(|index| self.assignments.get(*index))
+            .filter(move |one| one.value.is_some() && one.value.as_deref() != winner)
     }
 
     fn path(&self, assignment: &Assignment) -> &str {
@@ -304,63 +318,6 @@ impl Disk {
     pub fn only_procps(&self) -> impl Iterator<Item = &Assignment> {
         let alone = |file: &File| file.procps && !file.systemd;
         self.assignments.iter().filter(move |one| self.files.get(one.file).is_some_and(alone))
-    }
-
-    /// Every line that concerns a key, in the order of the files.
-    #[must_use]
-    pub fn mentions(&self, key: &Key) -> Vec<Mention> {
-        let systemd = self.systemd.winner(self, key).map(|won| won.index);
-        let procps = self.procps.winner(self, key).map(|won| won.index);
-        let concerns =
-            self.assignments.iter().enumerate().filter(|(_, one)| one.target.covers(key));
-        concerns
-            .map(|(index, one)| Mention {
-                file: self.path(one).to_owned(),
-                line: one.line,
-                value: one.value.as_deref().map(shown),
-                wins: systemd == Some(index),
-                ignore_failure: one.ignore_failure,
-                glob: match &one.target {
-                    Target::Key(_) => None,
-                    Target::Pattern(pattern) => Some(pattern.to_string()),
-                },
-                note: self.note(key, one, procps == Some(index) && procps != systemd),
-            })
-            .collect()
-    }
-
-    fn note(&self, key: &Key, one: &Assignment, wins_under_procps: bool) -> Option<String> {
-        let file = self.files.get(one.file)?;
-        if let Some(masker) = &file.masked_by {
-            return Some(format!("not read: {masker} masks the file"));
-        }
-        let mut notes = Vec::new();
-        if !file.systemd {
-            let order = if file.path == SYSCTL_CONF { ", after all others" } else { "" };
-            notes.push(format!("read only by `sysctl --system`{order}"));
-        }
-        if let Some(target) = &file.link {
-            notes.push(format!("a link to {target}"));
-        }
-        if one.value.is_none() {
-            notes.push("keeps patterns from setting it".to_owned());
-        } else if matches!(one.target, Target::Pattern(_)) {
-            let exact = self.systemd.exact.get(key).and_then(|won| self.assignments.get(won.index));
-            match exact {
-                Some(exact) if exact.value.is_none() => {
-                    notes.push(format!("excluded by {}", self.place(exact)));
-                }
-                Some(exact) => {
-                    let place = self.place(exact);
-                    notes.push(format!("{place} names the key, which goes before a pattern"));
-                }
-                None => {}
-            }
-        }
-        if wins_under_procps {
-            notes.push("wins under `sysctl --system`".to_owned());
-        }
-        Some(notes.join("; ")).filter(|note| !note.is_empty())
     }
 
     /// What the host's files set a key to at boot, where that does not meet the policy. `now`: the

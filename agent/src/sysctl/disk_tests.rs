@@ -241,7 +241,7 @@ fn what_cannot_be_read_or_understood_is_said() {
     assert!(found[0].0.starts_with("/etc/sysctl.d/a.conf:2: `nonsense` is no assignment"));
     assert!(!found[0].1);
     assert!(found[1].0.starts_with("/etc/sysctl.d/b.conf: it leads to") && found[1].1);
-    assert!(found[2].0.contains("more than 100000 lines") && found[2].1);
+    assert!(found[2].0.contains("after 100000 lines") && found[2].1);
     assert!(Disk::of(None).notice.unwrap().contains("/host"));
     assert!(Disk::of(Some(Ok(Files::default()))).notice.unwrap().contains("/host"));
 }

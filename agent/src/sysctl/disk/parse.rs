@@ -100,7 +100,7 @@ fn target(name: &[u8]) -> Result<(Target, Option<String>), String> {
     let text = std::str::from_utf8(name).map_err(|_| wrong(KeyError::Character.into()))?;
     let (path, respelled) = normalize(text);
     // A key of one component, or one whose first component has a dot: the kernel has none.
-    if !path.find(['/', '.']).is_some_and(|at| path.as_bytes().get(at) == Some(&b'/')) {
+    if path.chars().find(|c| matches!(c, '/' | '.')) != Some('/') {
         return Err(wrong(KeyError::TooShort.into()));
     }
     if let Some(below) = path.strip_prefix("proc/sys/") {

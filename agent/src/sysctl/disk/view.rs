@@ -21,6 +21,8 @@ pub struct Won {
 pub struct View {
     /// For each key that a line names: that line, which may be an exclusion.
     pub exact: BTreeMap<Key, Won>,
+    /// For each key that lines name: all of them, in order.
+    pub named: HashMap<Key, Vec<usize>>,
     /// Patterns, in the order in which they are set.
     pub patterns: Vec<Won>,
 }
@@ -43,6 +45,7 @@ impl View {
             let mut won = Won { index, ignore_failure: one.ignore_failure };
             match &one.target {
                 Target::Key(key) => {
+                    view.named.entry(key.clone()).or_default().push(index);
                     if let Some(before) = view.exact.get(key).filter(|won| same(won)) {
                         won.ignore_failure |= before.ignore_failure;
                     }
