@@ -12,13 +12,15 @@ use std::path::{Component, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use headroom::config::import;
 use headroom::config::load::{Origin, judge};
-use headroom::config::problem::Problems;
+use headroom::config::problem::{Problems, Severity};
 use headroom::config::{Config, Watch};
 use headroom::kernel::fanotify::{self, Malformed, Pidfd};
 use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
+use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
 use headroom::kernel::{cgroup, links, netlink};
 use headroom::node::{Check, Node};
@@ -28,6 +30,8 @@ use headroom::serve::router::{Side, router};
 use headroom::serve::status::Status;
 use headroom::serve::{client, health};
 use headroom::sysctl::catalogue::{self, Refusal};
+use headroom::sysctl::disk::Disk;
+use headroom::sysctl::disk::parse::Target;
 use headroom::sysctl::glob::Subject;
 use headroom::sysctl::key::Key;
 use headroom::sysctl::ledger::{Ledger, Notice};
@@ -38,7 +42,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 17] = [
+pub const ALL: [(&str, Body); 18] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
@@ -53,6 +57,7 @@ pub const ALL: [(&str, Body); 17] = [
     ("policy_bounds", policy_bounds),
     ("proc_net_tcp", proc_net_tcp),
     ("status_json", status_json),
+    ("sysctl_d", sysctl_d),
     ("sysctl_key", sysctl_key),
     ("sysctl_value", sysctl_value),
     ("uevent", uevent),
@@ -126,6 +131,42 @@ fn key_is_canonical(key: &Key) {
     assert_eq!(key.to_string(), key.as_str());
     let json = serde_json::to_string(key).unwrap();
     assert_eq!(serde_json::from_str::<Key>(&json).unwrap(), *key);
+}
+
+/// Files of a host's sysctl.d, apart at bytes 0xff; the first byte of each says where it is. There
+/// is one winner, problems are printable, and what is made of them is a good configuration.
+pub fn sysctl_d(data: &[u8]) {
+    let data = data.get(..64 << 10).unwrap_or(data);
+    let file = |text: &[u8]| {
+        let (place, text) = text.split_first().unwrap_or((&b'0', &[]));
+        let directory = Some(usize::from(place % 6)).filter(|index| *index < 5);
+        let name = Name::from_bytes(format!("{}.conf", place % 4));
+        Found { directory, name, link: None, content: Content::Bytes(text.to_vec()) }
+    };
+    let files = data.split(|byte| *byte == 0xff).map(file).collect();
+    let disk = Disk::of(Some(Ok(Files { files, directories: 5, ..Files::default() })));
+    for problem in &disk.problems {
+        assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
+    }
+    for one in &disk.assignments {
+        let Target::Key(key) = &one.target else { continue };
+        key_is_canonical(key);
+        let mentions = disk.mentions(key);
+        let wins = mentions.iter().filter(|one| one.wins).count();
+        assert_eq!(wins, usize::from(disk.winner(key).is_some()), "{key}");
+        if mentions.len() > 100 {
+            return; // the square of them is only slow
+        }
+    }
+    let entries = import::entries(&disk, &mut |_| vec!["net".to_owned(), "somaxconn".to_owned()]);
+    let document = import::render(&disk, &entries);
+    assert!(document.lines().all(|line| !line.contains(char::is_control)), "{document:?}");
+    let Err(error) = judge(Origin::Embedded, document.as_bytes()) else { return };
+    for problem in error.problems.iter() {
+        let allowed = ["key-pattern", "too-large", "too-many-errors", "too-many-nodes"];
+        let good = problem.severity == Severity::Warning || allowed.contains(&problem.code);
+        assert!(good, "{problem}\n{document}");
+    }
 }
 
 /// A value of every shape: what is written reads back as what was meant.

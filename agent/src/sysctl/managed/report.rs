@@ -144,6 +144,7 @@ impl Managed {
             detail: self.detail(state),
             last_write: self.last_write.clone(),
             members: None,
+            disk: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
