@@ -194,6 +194,7 @@ fn new_pods(key: &Key, entry: &Entry) -> Option<&'static str> {
         }
         NewNetns::Reset => "the kernel's default, whatever the host has",
         NewNetns::Computed => "a value computed from their own tables, whatever the host has",
+        NewNetns::Global if entry.has("shared") => "the host's value, and their writes change it",
         NewNetns::Global => "the host's value, read-only",
         NewNetns::Absent => {
             "nothing: the key exists only on the host, and its value applies to all"
@@ -208,6 +209,7 @@ fn flag_in_words(flag: &str) -> &str {
         "sideeffect" => "acts when it is touched, stores nothing",
         "readonly" => "read-only",
         "oneway" => "only goes one way until the next boot",
+        "shared" => "writable in every network namespace, though it is the host's",
         "kubelet" => "set by the kubelet with protectKernelDefaults",
         "safe" => "on the kubelet's list of safe sysctls for pods",
         "rounds" => "the kernel rounds it",
