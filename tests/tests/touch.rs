@@ -13,6 +13,7 @@ use headroom::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
 use headroom::kernel::touch::{FileId, Kind, May, Touches, Watcher};
 use headroom::kernel::who::{Process, Who};
 use headroom_tests::{HostLock, Namespace, SavedSysctls, root_or_skip};
+use nix::libc;
 use tokio::runtime::Runtime;
 
 /// Long enough for any machine: what takes longer hangs.
@@ -380,4 +381,27 @@ fn nothing_is_left_of_a_watcher() {
         assert_eq!(threads(), 0);
         assert_eq!(open(), [0; 5], "{may:?}");
     }
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn without_the_right_to_fanotify_inotify_does_and_says_why() {
+    let Some(host) = root_or_skip() else { return };
+    let rig = Rig::new(&host, INOTIFY);
+    let inside = rig.runtime.enter();
+    let inotify = Inotify::new().unwrap();
+    let unprivileged = || {
+        // SAFETY: no pointers. The bare system call changes this thread alone, which ends here.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) }, 0);
+        (Watcher::new(Some(&inotify)).1, Watcher::new(None).1)
+    };
+    let kinds = std::thread::scope(|scope| scope.spawn(unprivileged).join().unwrap());
+    let reason = "fanotify: EPERM: CAP_SYS_ADMIN is missing".to_owned();
+    let neither = format!("{reason}; nor is there inotify");
+    assert_eq!(kinds, (Kind::Inotify { reason }, Kind::None { reason: neither }));
+    drop(inside);
+
+    let (mut nothing, _) = Watcher::with(INOTIFY, None);
+    let error = nothing.add(&rig.files[SOMAXCONN].1).unwrap_err();
+    assert!(error.to_string().contains("nothing can be watched"), "{error}");
 }
