@@ -20,6 +20,7 @@ use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::sysctl_d::{Content, Files, Found};
+use headroom::kernel::uevents::{self, ModuleEvent};
 use headroom::kernel::{links, netlink};
 use headroom::node::{Check, Node};
 use headroom::serve::http::{Limits, Listener, harden, serve};
@@ -30,6 +31,7 @@ use headroom::serve::{client, health};
 use headroom::sysctl::catalogue::{self, Refusal};
 use headroom::sysctl::disk::Disk;
 use headroom::sysctl::disk::parse::Target;
+use headroom::sysctl::glob::Subject;
 use headroom::sysctl::key::Key;
 use headroom::sysctl::ledger::{Ledger, Notice};
 use headroom::sysctl::policy::{Goal, Want};
@@ -39,7 +41,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 15] = [
+pub const ALL: [(&str, Body); 16] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("config", config),
@@ -55,6 +57,7 @@ pub const ALL: [(&str, Body); 15] = [
     ("sysctl_d", sysctl_d),
     ("sysctl_key", sysctl_key),
     ("sysctl_value", sysctl_value),
+    ("uevent", uevent),
 ];
 
 const SHAPES: [Shape; 7] = [
@@ -157,7 +160,7 @@ pub fn sysctl_d(data: &[u8]) {
     assert!(document.lines().all(|line| !line.contains(char::is_control)), "{document:?}");
     let Err(error) = judge(Origin::Embedded, document.as_bytes()) else { return };
     for problem in error.problems.iter() {
-        let allowed = ["key-pattern", "too-large", "too-many-errors", "too-many-nodes"];
+        let allowed = ["too-large", "too-many-errors", "too-many-nodes"];
         let good = problem.severity == Severity::Warning || allowed.contains(&problem.code);
         assert!(good, "{problem}\n{document}");
     }
@@ -383,7 +386,11 @@ pub fn catalogue_lookup(data: &[u8]) {
 pub fn status_json(data: &[u8]) {
     let Ok(mut status) = serde_json::from_slice::<Status>(data) else { return };
     for key in status.keys.iter().flatten() {
-        key_is_canonical(&key.key);
+        let text = key.key.as_str();
+        assert_eq!(Subject::parse(text).as_ref(), Ok(&key.key));
+        if let Subject::Key(key) = &key.key {
+            key_is_canonical(key);
+        }
         let _ = key.blocks_readiness();
     }
     // serde_json reads a fraction to the last bit but one, and the last bit is nothing to people.
@@ -547,4 +554,19 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
         }
     }
     reached[name.len()]
+}
+
+/// A kernel event: a module's name is part of what came.
+pub fn uevent(data: &[u8]) {
+    let (name, action) = match uevents::parse(data) {
+        None => return,
+        Some(ModuleEvent::Appeared(name)) => (name, "add"),
+        Some(ModuleEvent::Gone(name)) => (name, "remove"),
+        Some(ModuleEvent::Overrun) => panic!("no message says so"),
+    };
+    let bytes = name.as_bytes();
+    assert!((1..=64).contains(&bytes.len()), "{name}");
+    assert!(!bytes.iter().any(|byte| matches!(byte, b'/' | 0)), "{name}");
+    let begin = [format!("{action}@/module/").as_bytes(), bytes, b"\0"].concat();
+    assert!(data.starts_with(&begin), "{name}");
 }

@@ -16,6 +16,8 @@ use crate::limits::neighbor::Sampler;
 use crate::node::NodeState;
 use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
+use crate::sysctl::glob::Subject;
+use crate::sysctl::key::Key;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
 use crate::sysctl::state::KeyStatus;
@@ -35,7 +37,7 @@ pub fn engine(
     if let Some(notice) = notice {
         engine.ledger_trouble(&notice);
     }
-    engine.configure(config.policies.clone());
+    engine.configure(config.policies.clone(), config.globs.clone());
     Ok(engine)
 }
 
@@ -51,12 +53,25 @@ pub fn disk(root: Option<&std::path::Path>) -> Disk {
     Disk::of(root.map(sysctl_d::read_all))
 }
 
-/// Notes for each key what the host's files set it to at boot, where that is not what is wanted.
+/// Notes for each key what the host's files set it to at boot, where that is not what is wanted;
+/// for a pattern, the first of its keys that they set to something else.
 pub fn note_disk(disk: &Disk, config: &Config, keys: &mut [KeyStatus]) {
     for status in keys {
-        let policy = config.policies.get(&status.key);
-        status.disk = policy
-            .and_then(|policy| disk.conflict(&status.key, &policy.want, status.actual.as_deref()));
+        let now = status.actual.as_deref();
+        status.disk = match &status.key {
+            Subject::Key(key) => {
+                let policy = config.policies.get(key);
+                policy.and_then(|policy| disk.conflict(key, &policy.want, now))
+            }
+            Subject::Glob(glob) => {
+                let policy = config.globs.iter().rfind(|(one, _)| one == glob);
+                policy.and_then(|(_, policy)| {
+                    // A key of its own policy, or of a later pattern's, is not this one's.
+                    let meant = |key: &Key| config.policy_of(key) == Some(policy);
+                    disk.conflict_of(glob, meant, &policy.want)
+                })
+            }
+        };
     }
 }
 

@@ -1,4 +1,5 @@
-//! The sysctl task: the first pass, then a sweep every few seconds.
+//! The sysctl task: the first pass, then whatever another process writes, and a sweep every few
+//! seconds for what no notification tells.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,49 +10,157 @@ use tracing::{info, warn};
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, once};
 use crate::config::{Config, Mode};
+use crate::kernel::netns::NetnsError;
+use crate::kernel::touch::{Kind, Touches, Watcher};
+use crate::node::Notifications;
 use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::state::{KeyStatus, State};
 
+/// Passes on notifications in each [`WINDOW`]: a process that writes without end does not keep
+/// the agent busy. What comes meanwhile is put together.
+const MOST: u32 = 50;
+const WINDOW: Duration = Duration::from_secs(1);
+/// While interfaces come and go all the time, looking for their keys takes a twentieth of the
+/// time at the most.
+const REST: u32 = 20;
+
+/// What the next pass is about.
+enum Work {
+    /// All keys.
+    Sweep,
+    /// Keys that were written.
+    Touched(Touches),
+    /// Keys that may be there now.
+    Appeared,
+}
+
+/// The engine, and what tells it of other writers.
+struct Keeper {
+    engine: Engine,
+    watcher: Watcher,
+}
+
+impl Keeper {
+    fn run(&mut self, work: &Work) -> Result<(), NetnsError> {
+        let now = Instant::now();
+        let Self { engine, watcher } = self;
+        match work {
+            Work::Sweep => engine.pass_watching(watcher, now),
+            Work::Touched(touches) => engine.touched(watcher, touches, now),
+            Work::Appeared => engine.appeared(watcher, now),
+        }
+    }
+}
 /// How often the host's sysctl.d is read again.
 const DISK_EVERY: Duration = Duration::from_secs(300);
 
 /// Keeps every key at its value.
 pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
-    let mut engine = start(&context, &config).await?;
+    let mut appeared = context.appeared.hear();
+    let engine = start(&context, &config).await?;
+    let mut keeper = Keeper { engine, watcher: watcher(&context) };
     let mut said: Vec<(String, State)> = Vec::new();
     let mut disk = read_disk(&context).await?;
+    let mut pace = Pace::new();
+    let mut work = Work::Sweep;
+    let mut sweep_at = TokioInstant::now();
+    let mut rested_at = TokioInstant::now();
     loop {
-        let (back, (result, took)) = blocking(engine, |engine: &mut Engine| {
+        let (back, (result, work_done, took)) = blocking(keeper, move |keeper: &mut Keeper| {
             let started = Instant::now();
-            (engine.pass(started), started.elapsed())
+            let result = keeper.run(&work);
+            (result, work, started.elapsed())
         })
         .await?;
-        engine = back;
+        keeper = back;
         result.map_err(|error| error.to_string())?;
         if disk.read_at.elapsed() >= DISK_EVERY {
             disk = read_disk(&context).await?;
         }
-        let mut keys = engine.status();
+        let mut keys = keeper.engine.status();
         once::note_disk(&disk.disk, &config, &mut keys);
-        say_changes(&mut said, &keys);
-        context.node.update(|state| {
-            state.counters = engine.counters();
-            state.ledger_notice = engine.ledger_notice().map(str::to_owned);
-            state.keys = Some(keys);
-            state.collected("sysctl", None, took);
-        });
+        publish(&context, &keeper.engine, keys, &mut said, took);
+        match work_done {
+            Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
+            Work::Appeared => rested_at = TokioInstant::now() + took * REST,
+            Work::Touched(_) => {}
+        }
         recovered(&context.node, "sysctl");
-        tokio::select! {
-            () = sleep_until(TokioInstant::now() + config.watch.sysctl_sweep) => {}
+        work = tokio::select! {
+            () = sleep_until(sweep_at) => Work::Sweep,
+            touches = pace.next(&keeper.watcher) => Work::Touched(touches),
+            heard = async { sleep_until(rested_at).await; appeared.changed().await } => {
+                heard.map_err(|_| "the agent is stopping".to_owned())?;
+                Work::Appeared
+            }
             changed = context.config.changed() => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
-                engine = reconfigure(engine, &config).await?;
+                keeper = reconfigure(keeper, &config).await?;
                 disk = read_disk(&context).await?;
+                Work::Sweep
             }
+        };
+    }
+}
+
+fn publish(
+    context: &Context,
+    engine: &Engine,
+    keys: Vec<KeyStatus>,
+    said: &mut Vec<(String, State)>,
+    took: Duration,
+) {
+    say_changes(said, &keys);
+    context.node.update(|state| {
+        state.counters = engine.counters();
+        state.ledger_notice = engine.ledger_notice().map(str::to_owned);
+        state.keys = Some(keys);
+        state.collected("sysctl", None, took);
+    });
+}
+
+/// By the best means there are: fanotify names the writer, and takes CAP_SYS_ADMIN.
+fn watcher(context: &Context) -> Watcher {
+    let (watcher, kind) = Watcher::new(context.inotify.as_ref());
+    let (by, reason) = match kind {
+        Kind::Fanotify => ("fanotify", None),
+        Kind::Inotify { reason } => ("inotify", Some(format!("writers are not named: {reason}"))),
+        Kind::None { reason } => {
+            ("none", Some(format!("writes are found by the sweep alone: {reason}")))
         }
+    };
+    info!(by, reason, "watching the keys' files");
+    let notifications = Notifications { by: by.to_owned(), reason };
+    context.node.update(|state| state.notifications = Some(notifications));
+    watcher
+}
+
+/// Bounds how often notifications are acted on.
+struct Pace {
+    begun: TokioInstant,
+    passes: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { begun: TokioInstant::now(), passes: 0 }
+    }
+
+    /// What was written, as soon as another pass is due. May be dropped while it waits.
+    async fn next(&mut self, watcher: &Watcher) -> Touches {
+        if self.begun.elapsed() >= WINDOW {
+            *self = Self::new();
+        }
+        if self.passes >= MOST {
+            sleep_until(self.begun + WINDOW).await;
+            *self = Self::new();
+        }
+        let touches = watcher.next().await;
+        self.passes += 1;
+        touches
     }
 }
 
@@ -83,15 +192,15 @@ async fn start(context: &Context, config: &Arc<Config>) -> Result<Engine, Failur
     engine
 }
 
-async fn reconfigure(engine: Engine, config: &Arc<Config>) -> Result<Engine, Failure> {
+async fn reconfigure(keeper: Keeper, config: &Arc<Config>) -> Result<Keeper, Failure> {
     let config = config.clone();
-    let (engine, ()) = blocking(engine, move |engine: &mut Engine| {
-        engine.configure(config.policies.clone());
+    let (keeper, ()) = blocking(keeper, move |Keeper { engine, .. }: &mut Keeper| {
+        engine.configure(config.policies.clone(), config.globs.clone());
         engine.set_observe(config.mode == Mode::Observe);
         restore(engine, &config);
     })
     .await?;
-    Ok(engine)
+    Ok(keeper)
 }
 
 fn restore(engine: &mut Engine, config: &Config) {

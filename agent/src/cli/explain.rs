@@ -77,9 +77,10 @@ pub fn run(name: &str, common: &Common) -> Exit {
         Err(exit) => return exit,
     };
     // Looked at through the same engine; where nothing is wanted, a policy that never writes.
-    let wanted = loaded.config.policies.remove(&key);
+    let wanted = loaded.config.policy_of(&key).cloned();
     let policy = wanted.clone().unwrap_or_else(looked_at);
     loaded.config.policies = [(key.clone(), policy)].into();
+    loaded.config.globs.clear();
     let acts = catalogue::refusal(&key) == Some(Refusal::SideEffect);
     if acts {
         // vm.stat_refresh acts even when it is read.

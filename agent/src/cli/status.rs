@@ -1,8 +1,9 @@
 //! `headroom status`: this node.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use headroom::agent::once;
+use headroom::kernel::who::Who;
 use headroom::serve::client::{self, ClientError};
 use headroom::serve::status::Status;
 use headroom::sysctl::state::{KeyStatus, State};
@@ -70,6 +71,7 @@ fn print(out: &Output, status: &Status) {
     headline(out, status);
     keys(out, status);
     at_boot(out, status);
+    written_by_others(out, status);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
@@ -108,6 +110,9 @@ fn headline(out: &Output, status: &Status) {
             out.paint(Tone::Notable, "!")
         )),
     }
+    if let Some(reason) = status.notifications.as_ref().and_then(|seen| seen.reason.as_ref()) {
+        out.line(format_args!("{} {reason}", out.paint(Tone::Notable, "!")));
+    }
     if let Some(reason) = &status.host_netns.reason {
         out.line(format_args!("{} wrong network namespace: {reason}", out.paint(Tone::Bad, "✗")));
     }
@@ -143,6 +148,37 @@ fn at_boot(out: &Output, status: &Status) {
     out.line("");
     out.heading("SET TO SOMETHING ELSE AT BOOT  by the host's sysctl.d");
     out.table(&["", "KEY", "AT BOOT", "WANT", "BY"], &rows);
+}
+
+/// Most writes by others that are listed, the latest first.
+const WRITES: usize = 10;
+
+fn written_by_others(out: &Output, status: &Status) {
+    let keys = status.keys.iter().flatten();
+    let mut writes: Vec<_> =
+        keys.filter_map(|key| Some((&key.key, key.last_write.as_ref()?))).collect();
+    if writes.is_empty() {
+        return;
+    }
+    writes.sort_by_key(|(_, last)| std::cmp::Reverse(last.at));
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let rows = writes.iter().take(WRITES).map(|(key, last)| {
+        let ago = Duration::from_secs(now.saturating_sub(last.at));
+        let who = match &last.who {
+            Who::Unknown => {
+                "not known: a process on another mount of proc, or the kernel".to_owned()
+            }
+            who => who.to_string(),
+        };
+        (
+            Tone::Plain,
+            vec![key.to_string(), format!("{} ago", humantime::format_duration(ago)), who],
+        )
+    });
+    out.line("");
+    out.heading("WRITTEN BY OTHERS  the last time, since the agent started");
+    out.table(&["KEY", "WHEN", "BY"], &rows.collect::<Vec<_>>());
 }
 
 /// One row a key: those that need attention first.

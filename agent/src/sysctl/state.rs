@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::key::Key;
+use super::glob::Subject;
+use super::marks::LastWrite;
 use super::policy::OnConflict;
 
 /// One state at a time: the first that applies, in this order.
@@ -76,9 +77,9 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// The key in canonical form.
+    /// The key in canonical form, or the pattern.
     #[schemars(with = "String")]
-    pub key: Key,
+    pub key: Subject,
     /// Its state.
     pub state: State,
     /// Whether the kernel's value meets the policy, in whatever state.
@@ -104,6 +105,12 @@ pub struct KeyStatus {
     /// What the host's sysctl.d sets at boot, where that is something else than is wanted.
     #[serde(default)]
     pub disk: Option<AtBoot>,
+    /// The last write that was not the agent's, if one was seen since it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_write: Option<LastWrite>,
+    /// Of a pattern: its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,
@@ -119,6 +126,20 @@ pub struct AtBoot {
     pub line: usize,
     /// The value, with single spaces, escaped.
     pub value: String,
+}
+
+/// The keys that a pattern has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    /// How many there are.
+    pub total: usize,
+    /// How many of them meet the policy.
+    pub in_sync: usize,
+    /// How many more match and are not managed.
+    pub cut: usize,
+    /// Those that do not meet it, at most 20.
+    pub not_in_sync: Vec<String>,
 }
 
 /// The numeric fields of a key, for metrics.

@@ -1,11 +1,16 @@
 //! What is shown of a key: its state, what is wrong with it, its numbers.
 
 use super::{Managed, Obstacle, no_right, show};
+use crate::kernel::who::Who;
 use crate::sysctl::fight::PATIENCE;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::policy::{OnConflict, Want};
 use crate::sysctl::state::{KeyStatus, Numbers, State};
 use crate::sysctl::value::Value;
+use crate::sysctl::writers;
+
+/// How many programs that usually write a key are named with what to do about them.
+const ADVICE: usize = 3;
 
 impl Managed {
     /// The state, by the design's precedence.
@@ -67,18 +72,49 @@ impl Managed {
             ) => Some(why.clone()),
             (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
             (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
-            (State::Contested, _) => Some(format!(
-                "another writer keeps changing it (now {}): put back more than {} times within a minute, \
-                 so it is tried again after a growing pause",
-                self.shown().unwrap_or_default(),
-                PATIENCE
+            (State::Contested, _) => Some(self.contested()),
+            (State::Yielded, _) => Some(format!(
+                "another writer's value was taken, as onConflict: yield says{}",
+                self.written_by()
             )),
-            (State::Yielded, _) => {
-                Some("another writer's value was taken, as onConflict: yield says".into())
-            }
             (State::InSync | State::Observed, _) => None,
             (State::Normalized, _) => Some(format!("the kernel's form of {}", self.policy.want)),
             _ => held,
+        }
+    }
+
+    fn contested(&self) -> String {
+        let last = self.last_write.as_ref().map(|last| &last.who);
+        let process = match last {
+            Some(Who::Process(process)) => writers::recognise(process),
+            _ => None,
+        };
+        let usual = writers::usual(&self.key);
+        // Where the writer is known to be one of them, the others are no help.
+        let those = usual.iter().filter(|usual| process.is_none_or(|known| usual.who == known));
+        let advice: String = those
+            .take(ADVICE)
+            .map(|usual| format!("; {} usually writes it: {}", usual.who, usual.what_to_do))
+            .collect();
+        format!(
+            "another writer keeps changing it (now {}, wanted {}{}): put back more than {PATIENCE} \
+             times within a minute, so it is tried again after a growing pause{advice}",
+            self.shown().unwrap_or_default(),
+            show(&self.policy.want.to_string()),
+            self.written_by(),
+        )
+    }
+
+    /// Who wrote it last, for the end of a phrase.
+    fn written_by(&self) -> String {
+        match self.last_write.as_ref().map(|last| &last.who) {
+            None => String::new(),
+            Some(Who::Unknown) => {
+                "; last written by a process on another mount of proc, such as a container, or by \
+                 the kernel itself"
+                    .to_owned()
+            }
+            Some(who) => format!("; last written by {who}"),
         }
     }
 
@@ -89,7 +125,7 @@ impl Managed {
         let ints = |value: Option<&Value>| value.and_then(Value::ints).unwrap_or_default().to_vec();
         let target = self.target();
         KeyStatus {
-            key: self.key.clone(),
+            key: self.key.clone().into(),
             state,
             in_sync: self.met(),
             required: self.policy.required
@@ -104,6 +140,8 @@ impl Managed {
             reason: self.policy.reason.clone(),
             detail: self.detail(state),
             disk: None,
+            last_write: self.last_write.clone(),
+            members: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
