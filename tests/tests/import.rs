@@ -141,6 +141,7 @@ fn patterns_and_exclusions_keep_their_meaning() {
         "{}",
         done.stdout
     );
+    is_accepted(&done);
 }
 
 #[test]
@@ -288,6 +289,21 @@ fn explain_and_status_name_the_line_that_wins_at_boot() {
     for part in ["net.core.somaxconn", "2048", ">= 5000", "/usr/lib/sysctl.d/20-b.conf:2"] {
         assert!(section.contains(part), "{part}: {status}");
     }
+    // A pattern of the configuration, and lines about keys that it means.
+    host.write(
+        "etc/sysctl.d/30-c.conf",
+        "net.ipv4.conf.*.rp_filter = 2\nnet.ipv4.conf.all.rp_filter = 1\n",
+    );
+    for (value, expected) in [("2", Some("1")), ("1", Some("2"))] {
+        let globs =
+            format!("hostNetns: current\nsysctls: {{ net.ipv4.conf.*.rp_filter: {value} }}\n");
+        home.configure(&globs);
+        let json = run(&["status", "-o", "json"]).json();
+        assert_eq!(json["keys"][0]["disk"]["value"].as_str(), expected, "{json:#}");
+    }
+    home.configure(
+        "hostNetns: current\nsysctls: { net.core.somaxconn: { min: 5000 }, net.ipv4.tcp_fin_timeout: 30 }\n",
+    );
     let mut command = home.command(["run"]);
     command.args(root);
     let mut agent = home.launch(command);

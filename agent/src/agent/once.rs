@@ -53,20 +53,24 @@ pub fn disk(root: Option<&std::path::Path>) -> Disk {
     Disk::of(root.map(sysctl_d::read_all))
 }
 
-/// Notes for each key what the host's files set it to at boot, where that is not what is wanted.
+/// Notes for each key what the host's files set it to at boot, where that is not what is wanted;
+/// for a pattern, the first of its keys that they set to something else.
 pub fn note_disk(disk: &Disk, config: &Config, keys: &mut [KeyStatus]) {
     for status in keys {
-        let conflict = |key: &Key| {
-            let policy = config.policy_of(key)?;
-            disk.conflict(key, &policy.want, status.actual.as_deref())
-        };
+        let now = status.actual.as_deref();
         status.disk = match &status.key {
-            Subject::Key(key) => conflict(key),
-            // What holds of all interfaces, and of future ones.
-            Subject::Glob(glob) => ["all", "default"]
-                .iter()
-                .filter_map(|name| glob.key(name.as_ref()))
-                .find_map(|key| conflict(&key)),
+            Subject::Key(key) => {
+                let policy = config.policies.get(key);
+                policy.and_then(|policy| disk.conflict(key, &policy.want, now))
+            }
+            Subject::Glob(glob) => {
+                let policy = config.globs.iter().rfind(|(one, _)| one == glob);
+                policy.and_then(|(_, policy)| {
+                    // A key of its own policy, or of a later pattern's, is not this one's.
+                    let meant = |key: &Key| config.policy_of(key) == Some(policy);
+                    disk.conflict_of(glob, meant, &policy.want)
+                })
+            }
         };
     }
 }

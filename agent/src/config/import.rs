@@ -237,7 +237,7 @@ fn judged(entry: &mut Entry) {
         Some(_) => refused,
         None => refused.or_else(|| errors().next()),
     };
-    if let Some(found) = found.filter(|error| !(entry.glob && error.code == "key-pattern")) {
+    if let Some(found) = found {
         entry.refused = Some(found.message.clone());
         entry.value = shown(&entry.value);
     }

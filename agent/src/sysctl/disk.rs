@@ -20,6 +20,7 @@ use crate::kernel::errno::FileError;
 use crate::kernel::name::{Name, escape};
 use crate::kernel::sysctl_d::{self, Content, DIRECTORIES, Files, Found, MOST_FILES, SYSCTL_CONF};
 use crate::sysctl::catalogue;
+use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
 use crate::sysctl::managed::show;
 use crate::sysctl::policy::Want;
@@ -335,6 +336,33 @@ impl Disk {
         }
         Some(AtBoot { file: self.path(winner).to_owned(), line: winner.line, value: shown(value) })
     }
+
+    /// The same for the first of a pattern's keys for which it is so. `meant`: whether the policy
+    /// is that key's.
+    pub fn conflict_of(
+        &self,
+        glob: &Glob,
+        meant: impl Fn(&Key) -> bool,
+        want: &Want,
+    ) -> Option<AtBoot> {
+        let examples = examples(glob);
+        let named = self.systemd.exact.keys().filter(|key| glob.covers(key));
+        examples
+            .iter()
+            .chain(named)
+            .filter(|key| meant(key))
+            .find_map(|key| self.conflict(key, want, None))
+    }
+}
+
+/// Keys that a pattern means whatever interfaces there are: one that may still come, and those
+/// that are always there.
+fn examples(glob: &Glob) -> Vec<Key> {
+    let text = glob.as_str();
+    let with = |place: &str| catalogue::with_interface(text, place);
+    let texts = [Some(text.replace(['*', '?'], "0")), with("all"), with("default")];
+    let keys = texts.into_iter().flatten().filter_map(|text| Key::parse(&text).ok());
+    keys.filter(|key| glob.covers(key)).collect()
 }
 
 /// Whether a value in a file does what is wanted.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::sysctl::glob::Glob;
 use crate::sysctl::key::{Key, KeyError};
 
 /// Longest pattern: a key has no more.
@@ -76,17 +77,11 @@ impl Pattern {
         }
     }
 
-    /// Whether only the interface's place has wildcards, and only `*` and `?`: what a
-    /// configuration may hold.
+    /// Whether a configuration may hold it: wildcards in the interface's place alone, and only `*`
+    /// and `?`.
     #[must_use]
     pub fn is_for_interfaces(&self) -> bool {
-        let parts: Vec<&str> = self.0.split('/').collect();
-        let (before, place, leaf) = match parts.as_slice() {
-            ["net", "ipv4" | "ipv6", "conf" | "neigh", place, leaf] => (3, place, leaf),
-            ["net", "mpls", "conf", place, leaf] => (3, place, leaf),
-            _ => return false,
-        };
-        before == 3 && !Self::is_one(leaf) && !place.contains('[')
+        Glob::parse(&self.to_string()).is_ok()
     }
 
     /// Every key that it matches in a tree; `list` names what is in a directory of it. At most
