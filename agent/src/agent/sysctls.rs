@@ -62,7 +62,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let engine = start(&context, &config).await?;
     let mut keeper = Keeper { engine, watcher: watcher(&context) };
     let mut said: Vec<(String, State)> = Vec::new();
-    let mut disk = read_disk(&context).await?;
+    let mut disk = Kept::default();
     let mut pace = Pace::new();
     let mut work = Work::Sweep;
     let mut sweep_at = TokioInstant::now();
@@ -76,12 +76,16 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
         .await?;
         keeper = back;
         result.map_err(|error| error.to_string())?;
-        if disk.read_at.elapsed() >= DISK_EVERY {
-            disk = read_disk(&context).await?;
-        }
         let mut keys = keeper.engine.status();
         once::note_disk(&disk.disk, &config, &mut keys);
         publish(&context, &keeper.engine, keys, &mut said, took);
+        if disk.is_old() {
+            // After the pass: what is wrong now does not wait for what is wrong at boot.
+            disk = read_disk(&context).await?;
+            context.node.update(|state| {
+                once::note_disk(&disk.disk, &config, state.keys.as_deref_mut().unwrap_or_default());
+            });
+        }
         match work_done {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
             Work::Appeared => rested_at = TokioInstant::now() + took * REST,
@@ -99,7 +103,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
                 keeper = reconfigure(keeper, &config).await?;
-                disk = read_disk(&context).await?;
+                disk.read_at = None;
                 Work::Sweep
             }
         };
@@ -165,16 +169,24 @@ impl Pace {
 }
 
 /// What the host's sysctl.d said when it was last read.
+#[derive(Default)]
 struct Kept {
     disk: Disk,
-    read_at: Instant,
+    /// `None`: it is to be read.
+    read_at: Option<Instant>,
+}
+
+impl Kept {
+    fn is_old(&self) -> bool {
+        self.read_at.is_none_or(|read_at| read_at.elapsed() >= DISK_EVERY)
+    }
 }
 
 /// Reads the host's sysctl.d. A file can be on a slow disk, so not on the main thread.
 async fn read_disk(context: &Context) -> Result<Kept, Failure> {
     let roots = context.roots.clone();
     let (_, disk) = blocking((), move |()| once::disk(roots.host.as_deref())).await?;
-    Ok(Kept { disk, read_at: Instant::now() })
+    Ok(Kept { disk, read_at: Some(Instant::now()) })
 }
 
 /// Opens what there is to open, and puts back what an earlier run changed and the configuration no
