@@ -1,0 +1,104 @@
+//! Patterns in keys, and keys that patterns are not to touch.
+
+use super::super::case::{Case, Ends, Want, file, sets};
+use super::super::tool::Tool::Procps;
+use super::{SOMAXCONN, SYSCTL_D, TAG_ALL, TAG_DEFAULT, TAG_DOTTED, TAG_HR0, TAG_HR1};
+
+const GLOB: &str = "a glob(7) pattern writes the same value to all matching keys";
+const EXPLICIT: &str =
+    "keys for which an explicit pattern exists are excluded from any glob matching";
+const EXCLUDED: &str = "a key with - before it and no = behind it is excluded from globs";
+const PAGE: &str = "sysctl.d(5)";
+
+/// The tags of all, default, hr0, hr1 and hr0.100.
+fn tags(values: [&'static str; 5]) -> Want {
+    let paths = [TAG_ALL, TAG_DEFAULT, TAG_HR0, TAG_HR1, TAG_DOTTED];
+    sets(&std::array::from_fn::<_, 5, _>(|at| (paths[at], values[at]))).and_ends(Ends::Well)
+}
+
+fn globbed(name: &'static str, text: &str, values: [&'static str; 5]) -> Case {
+    file(name, text).wants(tags(values)).rule(PAGE, GLOB).claimed_by(SYSCTL_D)
+}
+
+pub fn globs() -> Vec<Case> {
+    vec![
+        globbed("every interface", "net.ipv4.conf.*.tag = 7\n", ["7"; 5]),
+        globbed("every interface, in slashes", "net/ipv4/conf/*/tag = 7\n", ["7"; 5]),
+        globbed("a beginning", "net.ipv4.conf.hr*.tag = 7\n", ["0", "0", "7", "7", "7"]),
+        globbed("?", "net.ipv4.conf.hr?.tag = 7\n", ["0", "0", "7", "7", "0"]),
+        globbed("[01]", "net.ipv4.conf.hr[1-9].tag = 7\n", ["0", "0", "0", "7", "0"]),
+        globbed(
+            "a dot in the pattern's interface",
+            "net/ipv4/conf/hr0.*/tag = 7\n",
+            ["0", "0", "0", "0", "7"],
+        ),
+        globbed("two stars", "net.*.conf.hr*.tag = 7\n", ["0", "0", "7", "7", "7"]),
+        globbed("three stars", "net.*.*.hr1.tag = 7\n", ["0", "0", "0", "7", "0"]),
+        globbed("no match is no failure", "net.ipv4.conf.nosuch*.tag = 7\n", ["0"; 5]),
+        globbed(
+            "two globs: the later",
+            "net.ipv4.conf.*.tag = 7\nnet.ipv4.conf.hr*.tag = 8\n",
+            ["7", "7", "8", "8", "8"],
+        )
+        .rule(PAGE, "if the same option is set again, the later entry takes precedence"),
+        globbed(
+            "an explicit key after the glob",
+            "net.ipv4.conf.*.tag = 7\nnet.ipv4.conf.hr0.tag = 8\n",
+            ["7", "7", "8", "7", "7"],
+        )
+        .rule(PAGE, EXPLICIT),
+        globbed(
+            "an explicit key before the glob",
+            "net.ipv4.conf.hr0.tag = 8\nnet.ipv4.conf.*.tag = 7\n",
+            ["7", "7", "8", "7", "7"],
+        )
+        .rule(PAGE, EXPLICIT),
+        globbed(
+            "an explicit key in an earlier file",
+            "net.ipv4.conf.*.tag = 7\n",
+            ["7", "7", "8", "7", "7"],
+        )
+        .file("usr/lib/sysctl.d/10-x.conf", "net.ipv4.conf.hr0.tag = 8\n")
+        .rule(PAGE, EXPLICIT),
+        globbed(
+            "an explicit key in the other form",
+            "net/ipv4/conf/hr0.100/tag = 8\nnet.ipv4.conf.*.tag = 7\n",
+            ["7", "7", "7", "7", "8"],
+        )
+        .rule(PAGE, EXPLICIT),
+    ]
+}
+
+pub fn exclusions() -> Vec<Case> {
+    let excluded = |name, text: &str, values| globbed(name, text, values).rule(PAGE, EXCLUDED);
+    vec![
+        excluded("a key, after the glob", "net.ipv4.conf.*.tag = 7\n-net.ipv4.conf.all.tag\n", ["0", "7", "7", "7", "7"]),
+        excluded("a key, before the glob", "-net.ipv4.conf.all.tag\nnet.ipv4.conf.*.tag = 7\n", ["0", "7", "7", "7", "7"]),
+        excluded("a key, in an earlier file", "net.ipv4.conf.*.tag = 7\n", ["0", "7", "7", "7", "7"])
+            .file("usr/lib/sysctl.d/10-x.conf", "-net.ipv4.conf.all.tag\n"),
+        excluded("a key, in a later file", "net.ipv4.conf.*.tag = 7\n", ["0", "7", "7", "7", "7"])
+            .file("usr/lib/sysctl.d/90-x.conf", "-net.ipv4.conf.all.tag\n"),
+        excluded("a key in the other form", "net.ipv4.conf.*.tag = 7\n-net/ipv4/conf/hr0.100/tag\n", ["7", "7", "7", "7", "0"]),
+        excluded("two keys", "net.ipv4.conf.*.tag = 7\n-net.ipv4.conf.all.tag\n-net.ipv4.conf.default.tag\n", ["0", "0", "7", "7", "7"]),
+        excluded("by a glob", "net.ipv4.conf.*.tag = 7\n-net.ipv4.conf.hr*.tag\n", ["7", "7", "0", "0", "0"]),
+        file("sysctl.d(5), example 4", "net.ipv4.conf.default.rp_filter = 2\nnet.ipv4.conf.*.rp_filter = 2\n-net.ipv4.conf.all.rp_filter\nnet.ipv4.conf.hub0.rp_filter = 1\n")
+            .before("net/ipv4/conf/all/rp_filter", "0")
+            .wants(sets(&[
+                ("net/ipv4/conf/all/rp_filter", "0"),
+                ("net/ipv4/conf/default/rp_filter", "2"),
+                ("net/ipv4/conf/hr0/rp_filter", "2"),
+                ("net/ipv4/conf/hr0.100/rp_filter", "2"),
+                ("net/ipv4/conf/hub0/rp_filter", "1"),
+            ]).and_ends(Ends::Well))
+            .rule(PAGE, "rp_filter is 2 for all interfaces except hub0, and that of all is not set")
+            .claimed_by(SYSCTL_D),
+        file("no glob: an assignment after the exclusion", "-net.core.somaxconn\nnet.core.somaxconn = 5000\n")
+            .wants(sets(&[(SOMAXCONN, "5000")]).and_ends(Ends::Well))
+            .rule(PAGE, "an exclusion is from globs; an explicit assignment is none")
+            .claimed_by(SYSCTL_D),
+        file("no glob: an assignment before the exclusion", "net.core.somaxconn = 5000\n-net.core.somaxconn\n")
+            .wants(sets(&[(SOMAXCONN, "5000")]).and_ends(Ends::Well))
+            .rule(PAGE, "an exclusion is from globs; an explicit assignment is none")
+            .claimed_by(SYSCTL_D),
+    ]
+}
