@@ -91,7 +91,7 @@ impl Want {
 
 /// A case that is written to a file of `sysctl.d`, which everybody reads.
 pub fn file(name: &'static str, text: impl Into<String>) -> Case {
-    case(name).file("etc/sysctl.d/50-case.conf", text)
+    case(name).file("/etc/sysctl.d/50-case.conf", text)
 }
 
 /// A case that gives one value to one key, to each tool in its own words: a line in `sysctl.d`, a

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::arena::Arena;
+use super::arena::{Arena, BINARY};
 use super::case::Case;
 use crate::agent_process::Finished;
 
@@ -34,7 +34,6 @@ pub struct Ran {
 const SYSTEMD: &str = "/lib/systemd/systemd-sysctl";
 const PROCPS: &str = "/sbin/sysctl";
 const TUNED: &str = "/usr/sbin/tuned";
-const BINARY: &str = "run/headroom-binary";
 
 /// TuneD wants one option at least: a key that no case looks at, with its default.
 const IDLE_PROFILE: &str = "net.ipv4.ip_default_ttl=64\n";
@@ -97,9 +96,9 @@ impl Tool {
     }
 
     /// Runs it in the arena.
-    pub fn run(self, arena: &Arena, case: &Case, headroom: &Path) -> Ran {
+    pub fn run(self, arena: &Arena, case: &Case) -> Ran {
         match self {
-            Self::Headroom => run_headroom(arena, case, headroom),
+            Self::Headroom => run_headroom(arena, case),
             Self::Systemd => self.finish(arena.command(SYSTEMD), case),
             Self::Procps => {
                 let mut command = arena.command(PROCPS);
@@ -109,10 +108,14 @@ impl Tool {
             Self::Tuned => {
                 let section = case.profile.as_deref().unwrap_or(IDLE_PROFILE);
                 // tuned-main.conf: "Without daemon it just applies tuning."
-                arena.write("etc/tuned/tuned-main.conf", "daemon = 0\ndynamic_tuning = 0\n");
+                // What the profile says is not to be said again by the files.
+                let files = i32::from(case.profile.is_none());
+                let settings =
+                    format!("daemon = 0\ndynamic_tuning = 0\nreapply_sysctl = {files}\n");
+                arena.write("/etc/tuned/tuned-main.conf", &settings);
                 let profile = format!("[main]\nsummary=case\n\n[sysctl]\n{section}");
-                arena.write("etc/tuned/case/tuned.conf", &profile);
-                arena.write("run/tuned/.keep", "");
+                arena.write("/etc/tuned/case/tuned.conf", &profile);
+                arena.write("/run/tuned/.keep", "");
                 let mut command = arena.command(TUNED);
                 command.args(["--no-dbus", "--profile", "case"]);
                 self.finish(command, case)
@@ -128,25 +131,24 @@ impl Tool {
 }
 
 /// A policy is applied as it is; files are imported first.
-fn run_headroom(arena: &Arena, case: &Case, headroom: &Path) -> Ran {
-    let _binary = arena.lend(headroom, BINARY);
-    let command = || arena.command(&format!("/{BINARY}"));
+fn run_headroom(arena: &Arena, case: &Case) -> Ran {
     let (policy, mut said) = match &case.policy {
         Some(policy) => (policy.clone(), String::new()),
         None => {
-            let imported = Finished::of(command().args(["import", "--root", "/"]), b"");
+            let imported = Finished::of(arena.command(BINARY).args(["import", "--root", "/"]), b"");
             match imported.code {
                 Some(0) => (imported.stdout, imported.stderr),
                 _ => return imported.into(),
             }
         }
     };
-    arena.write("run/policy.yaml", &document(&policy));
-    let mut apply = command();
+    let document = document(&policy);
+    arena.write("/run/policy.yaml", &document);
+    let mut apply = arena.command(BINARY);
     apply.args(["apply", "--config", "/run/policy.yaml"]);
     let ran = Tool::Headroom.finish(apply, case);
     said += &ran.said;
-    Ran { code: ran.code, said: format!("{said}\n--- policy\n{}", arena.read("run/policy.yaml")) }
+    Ran { code: ran.code, said: format!("{said}\n--- policy\n{document}") }
 }
 
 /// The policy with what it does not say itself: the namespace is not the machine's first one.

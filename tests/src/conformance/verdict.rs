@@ -47,8 +47,8 @@ pub fn cell(host: &HostLock, case: &Case, tool: Tool, headroom: &Path) -> Cell {
     if let Some(why) = tool.excuse(case) {
         return Cell { tool, verdict: Verdict::NotApplicable(why), said: String::new() };
     }
-    let (ran, values) = Arena::with(host, case, |arena| {
-        let ran = tool.run(arena, case, headroom);
+    let (ran, values) = Arena::with(host, case, headroom, |arena| {
+        let ran = tool.run(arena, case);
         let values = case.paths().into_iter().map(|path| (path, arena.value(path))).collect();
         (ran, values)
     });
@@ -97,4 +97,33 @@ fn short(path: &str) -> &str {
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix))
         .unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::{Ends, file, sets};
+    use super::*;
+
+    #[test]
+    fn each_tool_is_held_to_its_own_rule() {
+        const KEY: &str = "net/core/somaxconn";
+        let case = file("case", "")
+            .wants(sets(&[(KEY, "1")]).and_ends(Ends::Well))
+            .claimed_by(&[Tool::Headroom, Tool::Systemd])
+            .other(Tool::Systemd, sets(&[(KEY, "2")]), "elsewhere");
+        let judged = |tool, value: &str, code| {
+            let ran = Ran { code, said: String::new() };
+            judge(&case, tool, &ran, &vec![(KEY, value.to_owned())])
+        };
+        let did = |text: &str| text.to_owned();
+        assert_eq!(judged(Tool::Headroom, "1", 0), Verdict::Pass);
+        assert_eq!(judged(Tool::Headroom, "1", 1), Verdict::Fail(did("exit 1")));
+        assert_eq!(judged(Tool::Headroom, "2", 0), Verdict::Fail(did("somaxconn = 2")));
+        assert_eq!(judged(Tool::Systemd, "1", 0), Verdict::Pass);
+        let other = Verdict::OtherRule(did("somaxconn = 2, exit 1"), "elsewhere");
+        assert_eq!(judged(Tool::Systemd, "2", 1), other);
+        assert_eq!(judged(Tool::Systemd, "3", 0), Verdict::Fail(did("somaxconn = 3")));
+        assert_eq!(judged(Tool::Procps, "", 0), Verdict::NoRule(did("somaxconn = (empty)")));
+        assert_eq!(judged(Tool::Tuned, "1", 1), Verdict::Pass, "it promises no exit codes");
+    }
 }

@@ -1,7 +1,7 @@
 //! What a tool ends with, and that one failure stops nothing else.
 
 use super::super::case::{Case, Ends, Want, file, sets};
-use super::super::tool::Tool::{Headroom, Procps, Systemd};
+use super::super::tool::Tool::{Headroom, Procps, Systemd, Tuned};
 use super::{FILES, FIN_TIMEOUT, SOMAXCONN, SYSCTL_D};
 
 const QUIET: &str = "access permission errors and keys that do not exist do not cause failure";
@@ -12,6 +12,9 @@ const STRICT: &str =
 const REQUIRED: &str = "docs/configuration.md, exit codes: 3, a required key is not met";
 const PAGE: &str = "sysctl.d(5)";
 const STRICT_PAGE: &str = "systemd-sysctl(8)";
+const NO_STRICT: &str = "has no strict mode";
+const IGNORED_PAGES: &str = "sysctl.d(5), sysctl.conf(5); docs/configuration.md: required: false";
+const READ_ONLY_KEY: &str = "docs/configuration.md: keys that nobody can write are refused, exit 2";
 
 /// A case with one key that works before and one behind, so that what fails stands between.
 fn between(name: &'static str, line: &str, policy: &str) -> Case {
@@ -32,8 +35,30 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// A key that nobody can write: the kernel has it with mode 0444.
+const UNWRITABLE: &str = "net.ipv4.tcp_available_congestion_control";
+
+/// The same for `systemd-sysctl --strict`.
+fn strict(case: Case) -> Case {
+    case.argument(Systemd, "--strict")
+        .rule(STRICT_PAGE, STRICT)
+        .claimed_by(SYSCTL_D)
+        .without(Procps, NO_STRICT)
+        .without(Tuned, NO_STRICT)
+}
+
 fn missing() -> Vec<Case> {
     let (line, policy) = ("net.ipv4.no_such_key = 1", "net.ipv4.no_such_key: 1");
+    let ignored = |name| {
+        between(
+            name,
+            "-net.ipv4.no_such_key = 1",
+            "net.ipv4.no_such_key: { value: 1, required: false }",
+        )
+        .wants(both(Ends::Well))
+        .rule(IGNORED_PAGES, IGNORED)
+        .claimed_by(FILES)
+    };
     vec![
         between("everything in force", "", "net.ipv4.tcp_keepalive_time: 7200")
             .wants(both(Ends::Well))
@@ -44,30 +69,9 @@ fn missing() -> Vec<Case> {
             .rule(PAGE, QUIET)
             .claimed_by(&[Systemd])
             .other(Headroom, both(Ends::With(3)), REQUIRED),
-        between(
-            "a key that does not exist, with -",
-            "-net.ipv4.no_such_key = 1",
-            "net.ipv4.no_such_key: { value: 1, required: false }",
-        )
-        .wants(both(Ends::Well))
-        .rule("sysctl.d(5), sysctl.conf(5); docs/configuration.md: required: false", IGNORED)
-        .claimed_by(FILES),
-        between("a key that does not exist, strict", line, policy)
-            .argument(Systemd, "--strict")
-            .wants(both(Ends::Badly))
-            .rule(STRICT_PAGE, STRICT)
-            .claimed_by(SYSCTL_D)
-            .without(Procps, "has no such argument"),
-        between(
-            "a key that does not exist, with -, strict",
-            "-net.ipv4.no_such_key = 1",
-            "net.ipv4.no_such_key: { value: 1, required: false }",
-        )
-        .argument(Systemd, "--strict")
-        .wants(both(Ends::Well))
-        .rule(STRICT_PAGE, STRICT)
-        .claimed_by(SYSCTL_D)
-        .without(Procps, "has no such argument"),
+        ignored("a key that does not exist, with -"),
+        strict(between("a key that does not exist, strict", line, policy)).wants(both(Ends::Badly)),
+        strict(ignored("a key that does not exist, with -, strict")),
         between(
             "an interface that does not exist",
             "net.ipv4.conf.nosuch0.tag = 1",
@@ -81,36 +85,47 @@ fn missing() -> Vec<Case> {
 }
 
 fn refused() -> Vec<Case> {
-    // The kernel knows at write time only: an algorithm's name is text to everyone else.
-    let (line, policy) = ("net.ipv4.tcp_rmem = 0 0 0", "net.ipv4.tcp_rmem: 0 0 0");
-    let untouched = |want: Want| Want {
-        values: [&want.values[..], &[("net/ipv4/tcp_rmem", "4096 131072 6291456")]].concat(),
-        ..want
+    const RMEM: (&str, &str) = ("net/ipv4/tcp_rmem", "4096 131072 6291456");
+    let untouched = |ends| {
+        let mut want = both(ends);
+        want.values.push(RMEM);
+        want
     };
-    let before = |case: Case| case.before("net/ipv4/tcp_rmem", "4096 131072 6291456");
     vec![
-        before(between("a value that the kernel refuses (EINVAL)", line, policy))
-            .wants(untouched(both(Ends::Badly)))
-            .rule(PAGE, LOUD)
-            .claimed_by(&[Systemd])
-            .other(
-                Headroom,
-                Want {
-                    values: vec![("net/ipv4/tcp_rmem", "4096 131072 6291456")],
-                    ends: Some(Ends::With(2)),
-                },
-                "docs/configuration.md, exit codes: 2, a value out of the key's range is an error of the configuration, and nothing is written",
-            ),
-        before(between("a value that the kernel refuses, with -", "-net.ipv4.tcp_rmem = 0 0 0", ""))
-            .wants(untouched(both(Ends::Well)))
-            .rule("sysctl.d(5), sysctl.conf(5)", IGNORED)
-            .claimed_by(&[Systemd, Procps])
-            .without(Headroom, "a value out of the key's range is refused as a configuration, with or without -"),
-        between("an algorithm that does not exist (ENOENT)", "net.ipv4.tcp_congestion_control = nosuch", "net.ipv4.tcp_congestion_control: nosuch")
-            .wants(both(Ends::Badly))
-            .rule("docs/configuration.md", "rejected: the kernel refused the value; exit code 3 for a required key")
-            .claimed_by(&[Headroom])
-            .other(Systemd, both(Ends::Well), "sysctl.d(5): keys that do not exist do not cause failure, and the kernel's answer is the same"),
+        between(
+            "a value that the kernel refuses",
+            "net.ipv4.tcp_rmem = 0 0 0",
+            "net.ipv4.tcp_rmem: 0 0 0",
+        )
+        .before(RMEM.0, RMEM.1)
+        .wants(untouched(Ends::Badly))
+        .rule(PAGE, LOUD)
+        .claimed_by(SYSCTL_D),
+        between(
+            "a value that the kernel refuses, with -",
+            "-net.ipv4.tcp_rmem = 0 0 0",
+            "net.ipv4.tcp_rmem: { value: 0 0 0, required: false }",
+        )
+        .before(RMEM.0, RMEM.1)
+        .wants(untouched(Ends::Well))
+        .rule(IGNORED_PAGES, IGNORED)
+        .claimed_by(FILES),
+        between(
+            "an algorithm that does not exist",
+            "net.ipv4.tcp_congestion_control = nosuch",
+            "net.ipv4.tcp_congestion_control: nosuch",
+        )
+        .wants(both(Ends::Badly))
+        .rule(
+            "docs/configuration.md",
+            "rejected: the kernel refused the value; 3 for a required key",
+        )
+        .claimed_by(&[Headroom])
+        .other(
+            Systemd,
+            both(Ends::Well),
+            "sysctl.d(5): what does not exist does not cause failure; the kernel answers ENOENT",
+        ),
         between("a directory", "net.ipv4 = 1", "net.ipv4: 1")
             .wants(both(Ends::Badly))
             .rule(PAGE, LOUD)
@@ -119,40 +134,34 @@ fn refused() -> Vec<Case> {
 }
 
 fn forbidden() -> Vec<Case> {
-    let line = "net.ipv4.tcp_available_congestion_control = reno";
-    let policy = "net.ipv4.tcp_available_congestion_control: reno";
     let nothing = |ends| sets(&[(SOMAXCONN, "4096"), (FIN_TIMEOUT, "60")]).and_ends(ends);
-    let read_only = |name| {
-        between(name, "", "net.ipv4.tcp_keepalive_time: 7200")
-            .before(SOMAXCONN, "4096")
-            .before(FIN_TIMEOUT, "60")
-            .read_only()
+    let prepared = |case: Case| case.before(SOMAXCONN, "4096").before(FIN_TIMEOUT, "60");
+    let line = format!("{UNWRITABLE} = reno");
+    let key = |name, line: &str| {
+        let policy = format!("{UNWRITABLE}: {{ value: reno, required: false }}");
+        prepared(between(name, line, &policy)).other(
+            Headroom,
+            nothing(Ends::With(2)),
+            READ_ONLY_KEY,
+        )
     };
+    let read_only =
+        |name| prepared(between(name, "", "net.ipv4.tcp_keepalive_time: 7200")).read_only();
     vec![
-        between("a key that cannot be written (EACCES)", line, policy)
+        key("a key that nobody can write", &line)
             .wants(both(Ends::Well))
             .rule(PAGE, QUIET)
-            .claimed_by(&[Systemd])
-            .other(Headroom, both(Ends::With(3)), REQUIRED),
-        between(
-            "a key that cannot be written, with -",
-            &format!("-{line}"),
-            "net.ipv4.tcp_available_congestion_control: { value: reno, required: false }",
-        )
-        .wants(both(Ends::Well))
-        .rule("sysctl.d(5), sysctl.conf(5); docs/configuration.md: required: false", IGNORED)
-        .claimed_by(FILES),
-        between("a key that cannot be written, strict", line, policy)
-            .argument(Systemd, "--strict")
-            .wants(both(Ends::Badly))
-            .rule(STRICT_PAGE, STRICT)
-            .claimed_by(SYSCTL_D)
-            .without(Procps, "has no such argument"),
-        read_only("/proc/sys is read-only (EROFS)")
-            .wants(nothing(Ends::With(3)))
+            .claimed_by(&[Systemd]),
+        key("a key that nobody can write, with -", &format!("-{line}"))
+            .wants(both(Ends::Well))
+            .rule("sysctl.d(5), sysctl.conf(5)", IGNORED)
+            .claimed_by(&[Systemd, Procps]),
+        strict(key("a key that nobody can write, strict", &line)).wants(both(Ends::Badly)),
+        read_only("/proc/sys is read-only")
+            .wants(nothing(Ends::Badly))
             .rule(
                 "docs/configuration.md",
-                "denied: the reason names the mount; exit code 3 for a required key",
+                "denied: the reason names the mount; 3 for a required key",
             )
             .claimed_by(&[Headroom])
             .other(
@@ -160,11 +169,6 @@ fn forbidden() -> Vec<Case> {
                 nothing(Ends::Well),
                 "sysctl.d(5): access permission errors do not cause failure",
             ),
-        read_only("/proc/sys is read-only, strict")
-            .argument(Systemd, "--strict")
-            .wants(nothing(Ends::Badly))
-            .rule(STRICT_PAGE, STRICT)
-            .claimed_by(SYSCTL_D)
-            .without(Procps, "has no such argument"),
+        strict(read_only("/proc/sys is read-only, strict")).wants(nothing(Ends::Badly)),
     ]
 }

@@ -1,7 +1,7 @@
 //! How keys may be written.
 
 use super::super::case::{Case, Ends, assignment, file, sets};
-use super::super::tool::Tool::{Headroom, Procps, Systemd, Tuned};
+use super::super::tool::Tool::{Headroom, Systemd};
 use super::{EVERYONE, FILES, SOMAXCONN, SYSCTL_D, TAG_DOTTED, TAG_HR0};
 
 const SEPARATORS: &str = "if the first separator is a slash, remaining slashes and dots are left \
@@ -62,23 +62,37 @@ fn separators() -> Vec<Case> {
 
 fn refused() -> Vec<Case> {
     let spellings = [
-        ("a leading dot", ".net.core.somaxconn"),
-        ("a leading slash", "/net/core/somaxconn"),
-        ("repeated dots", "net..core..somaxconn"),
-        ("repeated slashes", "net//core//somaxconn"),
         ("a trailing separator", "net.core.somaxconn."),
-        ("the whole path", "/proc/sys/net/core/somaxconn"),
         ("up and down again", "net/ipv4/../core/somaxconn"),
         ("out of /proc/sys and back", "net/../../../proc/sys/net/core/somaxconn"),
         ("a dot as a component", "net/./core/somaxconn"),
         ("up, in dots", "net.ipv4.//.core.somaxconn"),
     ];
+    // What systemd's own test of sysctl_normalize asks for.
+    let collapsed = [
+        ("a leading dot", ".net.core.somaxconn"),
+        ("a leading slash", "/net/core/somaxconn"),
+        ("repeated dots", "net..core..somaxconn"),
+        ("repeated slashes", "net//core//somaxconn"),
+    ];
     let case = |(name, key)| {
         assignment(name, key, "5000")
             .before(SOMAXCONN, "4096")
-            .wants(sets(&[(SOMAXCONN, "4096")]).and_ends(Ends::With(2)))
+            .wants(sets(&[(SOMAXCONN, "4096")]).and_ends(Ends::Badly))
             .rule(DECISION, STRICT)
             .claimed_by(&[Headroom])
     };
-    spellings.map(case).into_iter().collect()
+    let collapses = |case: Case| {
+        let set = sets(&[(SOMAXCONN, "5000")]).and_ends(Ends::Well);
+        case.other(Systemd, set, "systemd, src/test/test-sysctl-util.c: separators collapse")
+    };
+    // Below /proc/sys there is no proc.
+    let missing = sets(&[(SOMAXCONN, "4096")]).and_ends(Ends::Well);
+    let whole = case(("the whole path", "/proc/sys/net/core/somaxconn")).other(
+        Systemd,
+        missing,
+        "sysctl.d(5): a key that does not exist does not cause failure",
+    );
+    let collapsed = collapsed.map(case).into_iter().map(collapses);
+    spellings.map(case).into_iter().chain(collapsed).chain([whole]).collect()
 }

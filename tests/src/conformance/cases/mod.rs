@@ -25,8 +25,6 @@ const EVERYONE: &[Tool] = &[Headroom, Systemd, Procps, Tool::Tuned];
 const SOMAXCONN: &str = "net/core/somaxconn";
 /// `tcp_fin_timeout`: 60 in a new namespace.
 const FIN_TIMEOUT: &str = "net/ipv4/tcp_fin_timeout";
-/// `tcp_keepalive_time`: 7200 in a new namespace.
-const KEEPALIVE: &str = "net/ipv4/tcp_keepalive_time";
 /// `conf.*.tag`: a number that the kernel itself never looks at, 0 in a new namespace.
 const TAG_ALL: &str = "net/ipv4/conf/all/tag";
 const TAG_DEFAULT: &str = "net/ipv4/conf/default/tag";

@@ -80,7 +80,7 @@ fn lines() -> Vec<Case> {
             .rule(BOTH, COMMENTS)
             .claimed_by(FILES),
         file("a file without lines", "")
-            .file("etc/sysctl.d/60-case.conf", "net.core.somaxconn = 5000\n")
+            .file("/etc/sysctl.d/60-case.conf", "net.core.somaxconn = 5000\n")
             .wants(sets(&[(SOMAXCONN, "5000")]).and_ends(Ends::Well))
             .rule(BOTH, "there is nothing in it to apply")
             .claimed_by(EVERYONE),
@@ -90,11 +90,11 @@ fn lines() -> Vec<Case> {
             .claimed_by(EVERYONE),
         file("a line that is no assignment", between("net.ipv4.tcp_keepalive_time 600"))
             .wants(two())
-            .rule("systemd-sysctl(8)", "other lines are applied all the same")
+            .rule("sysctl.d(5)", "an error ends nothing: the other variables are processed")
             .claimed_by(SYSCTL_D),
         file("an assignment without a key", between("= 600"))
             .wants(two())
-            .rule("systemd-sysctl(8)", "other lines are applied all the same")
+            .rule("sysctl.d(5)", "an error ends nothing: the other variables are processed")
             .claimed_by(SYSCTL_D),
         file("- before a key", "-net.core.somaxconn = 5000\n")
             .wants(sets(&[(SOMAXCONN, "5000")]).and_ends(Ends::Well))
@@ -103,7 +103,7 @@ fn lines() -> Vec<Case> {
         file("an empty value", "net.ipv4.ip_local_reserved_ports =\n")
             .before("net/ipv4/ip_local_reserved_ports", "8080")
             .wants(sets(&[("net/ipv4/ip_local_reserved_ports", "")]))
-            .rule("kernel: admin-guide/sysctl/net, ip_local_reserved_ports", "an empty line empties the list")
+            .rule("kernel: networking/ip-sysctl, ip_local_reserved_ports", "the list may be empty, which is its default")
             .claimed_by(SYSCTL_D),
         file("a comment after a value", "net.core.somaxconn = 5000 # connections\n")
             .before(SOMAXCONN, "4096")
