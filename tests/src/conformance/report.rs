@@ -90,32 +90,35 @@ pub fn markdown(rows: &[Row], headroom: &Path, machine: &str) -> String {
             let _ = writeln!(out, "| {} | {} |", tool.name(), counts.join(" | "));
         }
     });
-    let mut groups: Vec<&str> = rows.iter().map(|row| row.case.group).collect();
-    groups.dedup();
-    for group in groups {
-        let _ = writeln!(out, "\n### {group}\n");
-        let heads: Vec<_> =
-            ["case", "rule"].into_iter().chain(tools.iter().map(|tool| tool.name())).collect();
-        table(&mut out, &heads, |out| {
-            for row in rows.iter().filter(|row| row.case.group == group) {
-                let cells: Vec<_> = row
-                    .cells
-                    .iter()
-                    .map(|cell| match &cell.verdict {
-                        Verdict::Fail(_) => "**FAIL**",
-                        verdict => verdict.word(),
-                    })
-                    .collect();
-                let case = &row.case;
-                let rule = format!("{} ({})", escaped(case.rule), escaped(case.source));
-                let _ =
-                    writeln!(out, "| {} | {rule} | {} |", escaped(case.name), cells.join(" | "));
-            }
-        });
+    for rows in rows.chunk_by(|row, next| row.case.group == next.case.group) {
+        group(&mut out, rows, &tools);
     }
     disagreements(&mut out, rows);
     absent(&mut out, rows);
     out
+}
+
+/// The cases of one group, with each rule where it begins to hold.
+fn group(out: &mut String, rows: &[Row], tools: &[Tool]) {
+    let _ = writeln!(out, "\n### {}\n", rows.first().map_or("", |row| row.case.group));
+    let heads = ["case", "rule"].into_iter().chain(tools.iter().map(|tool| tool.name()));
+    table(out, &heads.collect::<Vec<_>>(), |out| {
+        let mut last = ("", "");
+        for row in rows {
+            let case = &row.case;
+            let rule = match (case.rule, case.source) {
+                same if same == last => "as above".to_owned(),
+                (rule, source) => format!("{} ({})", escaped(rule), escaped(source)),
+            };
+            last = (case.rule, case.source);
+            let word = |cell: &Cell| match &cell.verdict {
+                Verdict::Fail(_) => "**FAIL**",
+                verdict => verdict.word(),
+            };
+            let words: Vec<_> = row.cells.iter().map(word).collect();
+            let _ = writeln!(out, "| {} | {rule} | {} |", escaped(case.name), words.join(" | "));
+        }
+    });
 }
 
 fn table(out: &mut String, heads: &[&str], rows: impl FnOnce(&mut String)) {
@@ -125,27 +128,33 @@ fn table(out: &mut String, heads: &[&str], rows: impl FnOnce(&mut String)) {
 
 fn disagreements(out: &mut String, rows: &[Row]) {
     out.push_str("\n## Where they disagree\n\n");
-    out.push_str(
-        "What each tool did instead of what the case's rule says, and the rule it documents for that.\n",
-    );
+    out.push_str("The rule, and what a tool does instead in which case, with the rule it documents for that.\n");
+    let mut last = ("", "", "");
     for row in rows.iter().filter(|row| row.cells.iter().any(|cell| cell.verdict.did().is_some())) {
         let case = &row.case;
-        let _ = writeln!(
-            out,
-            "\n**{}: {}.** {} ({}).\n",
-            case.group,
-            escaped(case.name),
-            sentence(case.rule),
-            escaped(case.source)
-        );
+        let rule = (case.group, case.rule, case.source);
+        if rule != last {
+            last = rule;
+            let (rule, source) = (escaped(case.rule), escaped(case.source));
+            let _ = writeln!(out, "\n**{}**: {rule} ({source})\n", case.group);
+        }
+        let mut answers: Vec<(String, Vec<&str>)> = Vec::new();
         for cell in &row.cells {
             let Some(did) = cell.verdict.did() else { continue };
             let why = match &cell.verdict {
-                Verdict::OtherRule(_, says) => format!("another rule: {}", escaped(says)),
-                Verdict::NoRule(_) => "it documents no rule for this".to_owned(),
-                _ => "it fails the rule that it documents".to_owned(),
+                Verdict::OtherRule(_, says) => escaped(says),
+                Verdict::NoRule(_) => "documents no rule for this".to_owned(),
+                _ => "**fails the rule that it documents**".to_owned(),
             };
-            let _ = writeln!(out, "- {}: `{did}`; {why}", cell.tool.name());
+            let answer = format!("`{did}`; {why}");
+            match answers.iter_mut().find(|(known, _)| *known == answer) {
+                Some((_, tools)) => tools.push(cell.tool.name()),
+                None => answers.push((answer, vec![cell.tool.name()])),
+            }
+        }
+        let _ = writeln!(out, "- {}", escaped(case.name));
+        for (answer, tools) in answers {
+            let _ = writeln!(out, "  - {}: {answer}", tools.join(", "));
         }
     }
 }
@@ -164,12 +173,6 @@ fn absent(out: &mut String, rows: &[Row]) {
         let _ =
             writeln!(out, "- {}: {}: {}", tool.name(), escaped(why), escaped(&names.join("; ")));
     }
-}
-
-fn sentence(text: &str) -> String {
-    let text = escaped(text);
-    let mut rest = text.chars();
-    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
 /// Text that Markdown shows as it is.
