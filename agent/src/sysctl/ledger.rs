@@ -28,7 +28,7 @@ pub struct Record {
     /// What was read back after the last write. Absent after a crash in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
-    /// What was read back after the write before, until the last one was read back.
+    /// What was there before the last write, if that was ours, until the write was read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// Whether `stored` is what the kernel made of `intended`, which it rounds.
@@ -55,6 +55,16 @@ impl Record {
             }
             (None, None) => self.sibling_of.is_some(),
         }
+    }
+
+    /// The same by what the catalogue knows of the key, else by what its original looks like.
+    #[must_use]
+    pub fn is_ours(&self, key: &Key, now: &str) -> bool {
+        let entry = catalogue::lookup(key);
+        let shape =
+            entry.and_then(|entry| entry.shape()).unwrap_or_else(|| Shape::learn(&self.original));
+        let rounds = entry.is_some_and(|entry| entry.has("rounds"));
+        self.still_ours(shape, rounds, now)
     }
 }
 
@@ -179,13 +189,13 @@ impl Ledger {
             .entry(key.as_str().to_owned())
             .or_insert_with(|| Record { original: now.to_owned(), ..Record::default() });
         if record.intended.as_deref() != Some(intended) || record.sibling_of.is_some() {
+            // Until the write is read back, the value now may still be there. It may be ours also
+            // where it was not read back: the agent died before.
+            record.before = record.is_ours(key, now).then(|| now.to_owned());
             record.intended = Some(intended.to_owned());
+            record.stored = None;
             record.sibling_of = None;
             record.rounded = false;
-            // Until the write is read back, the value before may still be there, and is ours too.
-            if record.stored.is_some() {
-                record.before = record.stored.take();
-            }
             self.dirty = true;
         }
     }

@@ -139,3 +139,26 @@ fn what_another_writer_took_over_stays_theirs_and_keeps_its_original() {
     assert_eq!(ours.original, "60");
     assert!(ours.still_ours(Shape::Ints(1), false, "20"));
 }
+
+/// Fault 39: the agent dies after its write, and its successor, which wants something else, before.
+#[test]
+fn fault_39_two_crashes_in_a_row_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let swappiness = key("vm.swappiness");
+    let open = || Ledger::open(directory.path(), "b").0;
+    for (now, intended) in [("60", "50"), ("50", "40"), ("40", "30"), ("40", "20")] {
+        let mut ledger = open();
+        ledger.intend(&swappiness, now, intended);
+        ledger.save().unwrap();
+    }
+    let ledger = open();
+    let record = ledger.get(&swappiness).unwrap();
+    assert_eq!(record.original, "60");
+    for (now, ours) in [("40", true), ("20", true), ("50", false), ("30", false)] {
+        assert_eq!(record.still_ours(Shape::Ints(1), false, now), ours, "{now}");
+    }
+    // What another writer has put there since is not made ours by the intention to overwrite it.
+    let mut ledger = open();
+    ledger.intend(&swappiness, "77", "10");
+    assert!(!ledger.get(&swappiness).unwrap().still_ours(Shape::Ints(1), false, "77"));
+}
