@@ -38,7 +38,7 @@ pub fn run(common: &Common) -> Exit {
     };
     let observe = loaded.config.mode == Mode::Observe;
     let _lock = match (observe, lock(&loaded.config.state, "apply")) {
-        (_, Ok(lock)) => Some(lock),
+        (_, Ok(lock)) => lock,
         (true, Err(_)) => None,
         (false, Err(exit)) => return exit,
     };

@@ -22,6 +22,7 @@ use headroom::agent::{Roots, once};
 use headroom::config::Config;
 use headroom::config::check::default_state;
 use headroom::config::load::{LoadError, Loaded, load};
+use headroom::kernel::state_dir::{self, Lock, LockError};
 use headroom::sysctl::engine::Engine;
 
 use output::Output;
@@ -245,7 +246,15 @@ fn out(format: &Format) -> Output {
     Output::new(format)
 }
 
-/// A lock for a command that writes: refused while an agent runs, which is named.
-fn lock(state: &Path, command: &str) -> Result<headroom::kernel::state_dir::Lock, Exit> {
-    headroom::kernel::state_dir::lock(state, &headroom::agent::me(command)).map_err(fail)
+/// A lock for a command that writes: refused while an agent runs, which is named. One that cannot
+/// be kept for another reason is said, and the work goes on, as it does in the agent.
+fn lock(state: &Path, command: &str) -> Result<Option<Lock>, Exit> {
+    match state_dir::lock(state, &headroom::agent::me(command)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Held { .. }) => Err(fail(error)),
+        Err(LockError::File(error)) => {
+            output::error(&format_args!("no lock, an agent would not be noticed: {error}"));
+            Ok(None)
+        }
+    }
 }

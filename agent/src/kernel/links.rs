@@ -146,7 +146,15 @@ pub fn index_of(interface: &str) -> Option<u32> {
 /// What the interface with an index is called now (SIOCGIFNAME); `None`: it is gone.
 #[must_use]
 pub fn name_of(index: u32) -> Option<Name> {
-    nix::net::if_::if_indextoname(index).ok().map(|name| Name::from_bytes(name.into_bytes()))
+    // nix answers with an empty name where there is no such interface.
+    let name = nix::net::if_::if_indextoname(index).ok()?.into_bytes();
+    Some(name).filter(|name| !name.is_empty()).map(Name::from_bytes)
+}
+
+/// The same as a key's path has it; `None` also where no key can have it.
+#[must_use]
+pub fn key_name_of(index: u32) -> Option<String> {
+    String::from_utf8(name_of(index)?.as_bytes().to_vec()).ok()
 }
 
 /// What happened to a link.

@@ -14,8 +14,12 @@ use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
-use super::siblings::{changes_others, circumstances, read, sibling_values, store_siblings};
+use super::restore::follow_interfaces;
+use super::siblings::{
+    changes_others, circumstances, note_along, original_under_switch, reached, read_back,
+};
 use super::state::KeyStatus;
+use crate::kernel::links;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError};
 use crate::kernel::who::Who;
@@ -52,6 +56,8 @@ pub struct Engine {
     pub(super) marks: Marks,
     /// Why the ledger could not be read; stays, since what it knew is not known.
     load_notice: Option<String>,
+    /// Whether what is on record from an earlier run was held against the interfaces of today.
+    followed: bool,
     /// Why it cannot be written now.
     save_notice: Option<String>,
     buffer: Vec<u8>,
@@ -82,6 +88,7 @@ impl Engine {
             ledger,
             marks: Marks::default(),
             load_notice: None,
+            followed: false,
             save_notice: None,
             buffer: Vec::new(),
             counters: Counters::default(),
@@ -114,6 +121,7 @@ impl Engine {
     /// same when nothing has drifted, and then it only reads.
     pub fn pass(&mut self, now: Instant) -> Result<(), NetnsError> {
         self.netns.clone().run(|| {
+            self.follow_record();
             self.find_members();
             self.work((0..self.keys.len()).collect(), now);
         })
@@ -123,6 +131,7 @@ impl Engine {
     /// was loaded.
     pub fn pass_appeared(&mut self, now: Instant) -> Result<(), NetnsError> {
         self.netns.clone().run(|| {
+            self.follow_record();
             self.find_members();
             let chosen = (0..self.keys.len()).filter(|&index| self.keys[index].may_appear());
             self.work(chosen.collect(), now);
@@ -156,6 +165,12 @@ impl Engine {
                 // What was written may be what a refused key was waiting for.
                 self.keys.iter_mut().for_each(Managed::reconsider);
             }
+            for &index in &chosen {
+                let Some(managed) = self.keys.get(index) else { continue };
+                if let (true, Some(text)) = (managed.met(), managed.text()) {
+                    self.ledger.confirm(&managed.key, text, managed.is_rounded());
+                }
+            }
             self.save_ledger();
         }
         for index in chosen {
@@ -166,10 +181,18 @@ impl Engine {
     /// Reads everything and plans, without writing: what a pass would change.
     pub fn preview(&mut self, now: Instant) -> Result<Vec<Change>, NetnsError> {
         self.netns.clone().run(|| {
+            self.follow_record();
             self.find_members();
             self.look(&(0..self.keys.len()).collect());
             self.plan(now)
         })
+    }
+
+    /// Interfaces may have come, gone and changed names while no agent ran.
+    fn follow_record(&mut self) {
+        if !std::mem::replace(&mut self.followed, true) {
+            follow_interfaces(&self.place, &mut self.ledger);
+        }
     }
 
     fn mode(&self) -> OpenMode {
@@ -201,12 +224,13 @@ impl Engine {
         for (key, seen) in left {
             match seen {
                 Seen::Same => {}
-                Seen::Gone => self.ledger.forget_with_siblings(&key),
+                Seen::Gone { interface } => self.ledger.forget_with_siblings(&key, interface),
                 Seen::Renamed { before, now } => drop(renamed.insert(before, now)),
             }
         }
         if !renamed.is_empty() {
             self.ledger.rename_interfaces(&renamed);
+            self.ledger.follow(links::key_name_of);
         }
     }
 
@@ -252,15 +276,24 @@ impl Engine {
 
     /// Puts the originals of what is about to change on record, in one write of the ledger.
     pub fn record(&mut self, changes: &[Change]) {
-        for change in changes {
-            let Some(managed) = self.keys.get(change.index) else { continue };
-            let now = managed.text().unwrap_or_default();
-            let siblings = sibling_values(&self.tree, &change.key, now);
-            self.ledger.intend(&change.key, now, &change.to.to_string());
-            for (key, value) in siblings {
-                self.ledger.sibling(&key, &value, &change.key);
-            }
+        let texts: Vec<(&Change, &str)> = changes
+            .iter()
+            .filter_map(|change| {
+                Some((change, self.keys.get(change.index)?.text().unwrap_or_default()))
+            })
+            .collect();
+        // Before this pass's own switches are on record.
+        for (change, now) in &texts {
+            original_under_switch(&mut self.ledger, &change.key, now);
         }
+        for (change, now) in &texts {
+            self.ledger.intend(&change.key, now, &change.to.to_string());
+        }
+        // Then what is changed along, be it about to be written itself.
+        for (change, now) in &texts {
+            note_along(&self.tree, &mut self.ledger, &change.key, now, &change.to.to_string());
+        }
+        self.ledger.identify(links::index_of);
         self.save_ledger();
     }
 
@@ -307,9 +340,7 @@ impl Engine {
         let Some(managed) = self.keys.get_mut(change.index) else { return WriteResult::Denied };
         let Some(file) = &managed.file else { return WriteResult::Denied };
         let text_before = managed.text().map(str::to_owned);
-        let siblings = self.ledger.siblings_of(&change.key);
-        let siblings: Vec<_> =
-            siblings.into_iter().map(|key| (read(&self.tree, &key), key)).collect();
+        let others = reached(&self.tree, &self.ledger, &change.key);
         let written = file.write(&change.to.to_string());
         // Read back whatever the answer was.
         managed.look(&self.place, &self.tree, mode, &mut self.buffer);
@@ -341,10 +372,14 @@ impl Engine {
         };
         match managed.text() {
             Some(text) if !refused || text_before.as_deref() != Some(text) => {
-                self.ledger.stored(&change.key, text, managed.is_rounded());
-                store_siblings(&self.tree, &mut self.ledger, &change.key, siblings);
+                let written = change.to.to_string();
+                self.ledger.stored(&change.key, &written, text, managed.is_rounded());
+                read_back(&self.tree, &mut self.ledger, &change.key, others);
             }
-            _ => self.ledger.refused(&change.key),
+            _ => {
+                others.iter().for_each(|(key, _)| self.ledger.stayed(key));
+                self.ledger.refused(&change.key);
+            }
         }
         let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
         let why = format!("{} ({})", managed.policy.want, managed.policy.source);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue;
 use super::key::Key;
-use super::value::Shape;
+pub use super::record::Record;
 use crate::kernel::errno::FileError;
 use crate::kernel::state_dir;
 
@@ -15,48 +15,6 @@ use crate::kernel::state_dir;
 const VERSION: u32 = 1;
 /// More than 100 keys with the longest values; more than this is not ours.
 const LONGEST: u64 = 16 << 20;
-
-/// What is recorded of one key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    /// The value before the agent first changed it.
-    pub original: String,
-    /// What was about to be written last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intended: Option<String>,
-    /// What was read back after the last write. Absent after a crash in between.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stored: Option<String>,
-    /// What was read back after the write before, until the last one was read back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<String>,
-    /// Whether `stored` is what the kernel made of `intended`, which it rounds.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub rounded: bool,
-    /// The key whose write changes this one too, for a record that is only a sibling's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sibling_of: Option<String>,
-}
-
-impl Record {
-    /// Whether the value now is what the agent last wrote, by meaning: then it may be put back.
-    /// `rounds`: the kernel may have stored something near what was written.
-    #[must_use]
-    pub fn still_ours(&self, shape: Shape, rounds: bool, now: &str) -> bool {
-        let now = shape.read(now);
-        let same = |text: &str| shape.read(text) == now;
-        match (&self.stored, &self.intended) {
-            (Some(stored), _) => same(stored),
-            // The agent died between the record and the read-back: what was about to be written
-            // is there, or what the kernel made of it, or still what was written before.
-            (None, Some(intended)) => {
-                rounds || same(intended) || self.before.as_deref().is_some_and(same)
-            }
-            (None, None) => self.sibling_of.is_some(),
-        }
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -156,15 +114,6 @@ impl Ledger {
         self.records.iter().filter_map(|(key, record)| Some((Key::parse(key).ok()?, record)))
     }
 
-    /// Keys on record only because the write of this one changes them.
-    #[must_use]
-    pub fn siblings_of(&self, written: &Key) -> Vec<Key> {
-        let records = self.records.iter();
-        let siblings =
-            records.filter(|(_, record)| record.sibling_of.as_deref() == Some(written.as_str()));
-        siblings.filter_map(|(key, _)| Key::parse(key).ok()).collect()
-    }
-
     /// Whether nothing is on record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -178,41 +127,80 @@ impl Ledger {
             .records
             .entry(key.as_str().to_owned())
             .or_insert_with(|| Record { original: now.to_owned(), ..Record::default() });
-        if record.intended.as_deref() != Some(intended) || record.sibling_of.is_some() {
+        let other = record.intended.as_deref() != Some(intended);
+        if other || record.sibling_of.is_some() || record.along.is_some() {
+            // Until the write is read back, the value now may still be there. It may be ours also
+            // where it was not read back: the agent died before.
+            record.before = record.is_ours(key, now).then(|| now.to_owned());
             record.intended = Some(intended.to_owned());
+            record.stored = None;
+            record.along = None;
             record.sibling_of = None;
             record.rounded = false;
-            // Until the write is read back, the value before may still be there, and is ours too.
-            if record.stored.is_some() {
-                record.before = record.stored.take();
-            }
             self.dirty = true;
         }
     }
 
-    /// Notes a key that the write of another one will change.
-    pub fn sibling(&mut self, key: &Key, now: &str, written: &Key) {
-        self.records.entry(key.as_str().to_owned()).or_insert_with(|| {
-            self.dirty = true;
-            Record {
-                original: now.to_owned(),
-                sibling_of: Some(written.as_str().to_owned()),
-                ..Record::default()
-            }
-        });
+    /// Notes a key that the write of another one may change, to `along` where that is known.
+    pub fn sibling(&mut self, key: &Key, now: &str, written: &Key, along: Option<&str>) {
+        let along = along.map(str::to_owned);
+        self.dirty = true;
+        let Some(record) = self.records.get_mut(key.as_str()) else {
+            let sibling_of = Some(written.as_str().to_owned());
+            let record =
+                Record { original: now.to_owned(), along, sibling_of, ..Record::default() };
+            self.records.insert(key.as_str().to_owned(), record);
+            return;
+        };
+        record.before = record.is_ours(key, now).then(|| now.to_owned());
+        record.stored = None;
+        record.along = along;
     }
 
-    /// Notes what was read back after a write that changed something. `rounded`: the kernel made
-    /// it of what was written.
-    pub fn stored(&mut self, key: &Key, text: &str, rounded: bool) {
+    /// Takes the value now for what was read back, where it is as wanted and the agent died before
+    /// it could do so.
+    pub fn confirm(&mut self, key: &Key, text: &str, rounded: bool) {
+        let Some(record) = self.records.get(key.as_str()) else { return };
+        if record.stored.is_none() && record.sibling_of.is_none() && record.is_ours(key, text) {
+            let asked = record.intended.clone().filter(|_| rounded);
+            self.stored(key, &asked.unwrap_or_else(|| text.to_owned()), text, rounded);
+        }
+    }
+
+    /// Notes what was read back of a key after the write of another one changed it.
+    pub fn came_along(&mut self, key: &Key, text: &str) {
+        self.stored(key, text, text, false);
         if let Some(record) = self.records.get_mut(key.as_str())
-            && (record.stored.as_deref(), record.rounded) != (Some(text), rounded)
+            && record.sibling_of.is_some()
         {
-            record.stored = Some(text.to_owned());
-            record.before = None;
-            record.rounded = rounded;
-            self.dirty = true;
+            record.intended = None;
         }
+    }
+
+    /// Notes that the write of another key has left this one as it was.
+    pub fn stayed(&mut self, key: &Key) {
+        let Some(record) = self.records.get_mut(key.as_str()) else { return };
+        self.dirty = true;
+        record.fall_back();
+        if record.stored.is_none() && record.sibling_of.is_some() {
+            self.forget(key);
+        }
+    }
+
+    /// Notes what was read back after `written` was written and changed something. `rounded`: the
+    /// kernel made it of what was written.
+    pub fn stored(&mut self, key: &Key, written: &str, text: &str, rounded: bool) {
+        let Some(record) = self.records.get_mut(key.as_str()) else { return };
+        let now = Record {
+            intended: Some(written.to_owned()),
+            stored: Some(text.to_owned()),
+            before: None,
+            along: None,
+            rounded,
+            ..record.clone()
+        };
+        self.dirty |= *record != now;
+        *record = now;
     }
 
     /// Notes that the kernel refused a write and nothing changed: what was ours before still is,
@@ -223,17 +211,24 @@ impl Ledger {
             return;
         }
         self.dirty = true;
-        record.stored = record.before.take();
+        record.fall_back();
         if record.stored.is_none() {
-            self.forget_with_siblings(key);
+            self.forget_with_siblings(key, None);
         }
+    }
+
+    /// Puts back what was on record of a key.
+    pub fn reinstate(&mut self, key: &Key, record: Record) {
+        self.records.insert(key.as_str().to_owned(), record);
+        self.dirty = true;
     }
 
     /// Notes that another writer's value is in force. It is not put back later either, even if it
     /// should come to equal what was ours once.
     pub fn disown(&mut self, key: &Key) {
         if let Some(record) = self.records.get_mut(key.as_str()) {
-            *record = Record { original: record.original.clone(), ..Record::default() };
+            let (original, interface) = (record.original.clone(), record.interface);
+            *record = Record { original, interface, ..Record::default() };
             self.dirty = true;
         }
     }
@@ -243,30 +238,81 @@ impl Ledger {
         self.dirty |= self.records.remove(key.as_str()).is_some();
     }
 
-    /// Forgets a key whose file is gone, with what its writes changed beside it.
-    pub fn forget_with_siblings(&mut self, key: &Key) {
+    /// Forgets a key whose file is gone, with what its writes changed beside it. `interface`: the
+    /// index of the one whose file that was, since another one may have its name by now.
+    pub fn forget_with_siblings(&mut self, key: &Key, interface: Option<u32>) {
+        let other = |record: &Record| {
+            interface.zip(record.interface).is_some_and(|(gone, has)| gone != has)
+        };
+        if self.get(key).is_some_and(other) {
+            return;
+        }
         self.forget(key);
         let before = self.records.len();
         self.records.retain(|_, record| record.sibling_of.as_deref() != Some(key.as_str()));
         self.dirty |= self.records.len() != before;
     }
 
-    /// Interfaces have other names now, all at once: their values went along.
+    /// Notes which interfaces the keys on record are of, where that is not known yet.
+    pub fn identify(&mut self, index_of: impl Fn(&str) -> Option<u32>) {
+        let mut known = BTreeMap::new();
+        for (key, record) in &mut self.records {
+            if let (None, Some(name)) = (record.interface, interface(key)) {
+                record.interface = *known.entry(name.clone()).or_insert_with(|| index_of(&name));
+                self.dirty |= record.interface.is_some();
+            }
+        }
+    }
+
+    /// What is on record of an interface goes along with it to another name, be it that of
+    /// another one on record. Returns what there was of interfaces that are gone.
+    pub fn follow(&mut self, name_of: impl Fn(u32) -> Option<String>) -> Vec<(Key, Record)> {
+        let mut names = BTreeMap::new();
+        let (mut moved, mut gone) = (Vec::new(), Vec::new());
+        self.records.retain(|key, record| {
+            let (Some(index), Some(before)) = (record.interface, interface(key)) else {
+                return true;
+            };
+            let now: &Option<String> = names.entry(index).or_insert_with(|| name_of(index));
+            match now {
+                Some(now) if *now == before => return true,
+                Some(now) => moved.push((key.clone(), before, now.clone(), record.clone())),
+                None => gone.extend(Key::parse(key).ok().map(|key| (key, record.clone()))),
+            }
+            false
+        });
+        self.dirty |= !moved.is_empty() || !gone.is_empty();
+        for (key, before, now, record) in moved {
+            self.insert_renamed(&key, record, &BTreeMap::from([(before, now)]));
+        }
+        gone
+    }
+
+    /// The same where only the names are known, all at once: `names` from before to now.
     pub fn rename_interfaces(&mut self, names: &BTreeMap<String, String>) {
-        let moved = |key: &str| {
-            let before = catalogue::interface(key)?.replace('/', ".");
-            let now = names.get(&before)?.replace('.', "/");
+        let mut moved = Vec::new();
+        self.records.retain(|key, record| {
+            let moves = record.interface.is_none()
+                && interface(key).is_some_and(|before| names.contains_key(&before));
+            if moves {
+                moved.push((key.clone(), record.clone()));
+            }
+            !moves
+        });
+        self.dirty |= !moved.is_empty();
+        for (key, record) in moved {
+            self.insert_renamed(&key, record, names);
+        }
+    }
+
+    fn insert_renamed(&mut self, key: &str, record: Record, names: &BTreeMap<String, String>) {
+        let renamed = |key: &str| {
+            let now = names.get(&interface(key)?)?.replace('.', "/");
             catalogue::with_interface(key, &now)
         };
-        let records = std::mem::take(&mut self.records);
-        let (moving, staying): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|(key, _)| moved(key).is_some());
-        self.dirty |= !moving.is_empty();
-        self.records = staying.into_iter().collect();
-        for (key, mut record) in moving {
-            record.sibling_of = record.sibling_of.map(|key| moved(&key).unwrap_or(key));
-            self.records.insert(moved(&key).unwrap_or(key), record);
-        }
+        let sibling_of = record.sibling_of.map(|key| renamed(&key).unwrap_or(key));
+        let key = renamed(key).unwrap_or_else(|| key.to_owned());
+        self.records.insert(key, Record { sibling_of, ..record });
     }
 
     /// Writes what changed. The file is the old one or the new one, whatever happens.
@@ -290,6 +336,12 @@ impl Ledger {
         self.dirty = false;
         Ok(())
     }
+}
+
+/// The name of the interface in a key, if it is of one.
+fn interface(key: &str) -> Option<String> {
+    let name = catalogue::interface(key).filter(|name| !matches!(*name, "all" | "default"))?;
+    Some(name.replace('/', "."))
 }
 
 #[cfg(test)]

@@ -210,7 +210,10 @@ impl Managed {
     fn written_before(&self, ledger: &Ledger) -> bool {
         match (ledger.get(&self.key), self.shape, &self.text) {
             (Some(record), Some(shape), Some(now)) => {
-                record.stored.is_some() && !record.still_ours(shape, false, now)
+                // What was cut off may never have been written.
+                let written = record.stored.is_some()
+                    || record.intended.is_some() && shape.read(&record.original) != shape.read(now);
+                written && !record.still_ours(shape, false, now)
             }
             _ => false,
         }

@@ -14,6 +14,7 @@ mod members;
 pub mod place;
 pub mod plan;
 pub mod policy;
+pub mod record;
 pub mod restore;
 mod siblings;
 pub mod state;

@@ -1,6 +1,6 @@
 //! Putting originals back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,9 +12,11 @@ use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Record};
 use super::managed::{Managed, show};
-use super::place::Place;
+use super::place::{Net, Place};
 use super::plan::{self, Change};
+use super::siblings::{Values, keep_under_switch, note_reached, reached, read_back};
 use super::value::{Shape, Value};
+use crate::kernel::links;
 use crate::kernel::netns::NetnsError;
 use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
 
@@ -88,8 +90,8 @@ impl Engine {
 }
 
 /// Puts back the originals of the keys that `which` chooses, where the value is still ours, and
-/// forgets them. What fails or is another writer's now stays on record. A key that was changed only because a sibling was
-/// written follows that sibling.
+/// forgets them. What fails or is another writer's now stays on record. A key that was changed
+/// only because a sibling was written follows that sibling.
 ///
 /// Runs in the calling thread's network namespace.
 pub fn restore(
@@ -98,6 +100,7 @@ pub fn restore(
     ledger: &mut Ledger,
     which: impl Fn(&Key) -> bool,
 ) -> Vec<Restored> {
+    let gone = follow_interfaces(place, ledger);
     let mut candidates: Vec<Candidate> = ledger
         .iter()
         .filter(|(key, record)| match &record.sibling_of {
@@ -107,24 +110,85 @@ pub fn restore(
         .map(|(key, record)| candidate(tree, place, key, record.clone()))
         .collect();
     sort(&mut candidates);
-    let mut done = Vec::new();
+    let others = announce(tree, ledger, &candidates);
+    let (mut done, mut failed, mut back) = (Vec::new(), BTreeSet::new(), Vec::new());
     for candidate in &candidates {
         let restored = restore_one(tree, &candidates, candidate);
         report(&restored);
+        // What will change along when its sibling is put back after all is needed then.
+        let waits = candidate.record.sibling_of.as_ref().is_some_and(|it| failed.contains(it));
         match restored.outcome {
-            Outcome::Failed { .. } => {}
+            Outcome::Failed { .. } => {
+                failed.insert(restored.key.as_str().to_owned());
+                ledger.reinstate(&restored.key, candidate.record.clone());
+            }
+            _ if waits => ledger.reinstate(&restored.key, candidate.record.clone()),
             // The original is still the original, should the agent ever write the key again.
             Outcome::LeftAlone if candidate.record.sibling_of.is_none() => {
                 ledger.disown(&restored.key);
             }
+            Outcome::Restored | Outcome::AlreadyThere => {
+                ledger.forget(&restored.key);
+                back.push(candidate);
+            }
             _ => ledger.forget(&restored.key),
         }
         // What came back along with another key is no news.
-        if candidate.record.sibling_of.is_none() || restored.outcome != Outcome::AlreadyThere {
+        let quiet = matches!(restored.outcome, Outcome::AlreadyThere | Outcome::Gone);
+        if candidate.record.sibling_of.is_none() || !quiet {
             done.push(restored);
         }
     }
+    for Candidate { key, record, .. } in back {
+        keep_under_switch(ledger, key, record.clone());
+    }
+    for (written, others) in others {
+        read_back(tree, ledger, &written, others);
+    }
+    let gone = gone.into_iter().filter(|(key, record)| record.sibling_of.is_none() && which(key));
+    done.extend(gone.map(|(key, record)| {
+        let original = show(&record.original);
+        Restored { key, found: None, original, outcome: Outcome::Gone }
+    }));
     done
+}
+
+/// Holds what is on record against the interfaces there are now. What is returned was of such as
+/// are gone.
+pub(super) fn follow_interfaces(place: &Place, ledger: &mut Ledger) -> Vec<(Key, Record)> {
+    // In another namespace they would all seem to be gone; and where `lo` cannot be asked for,
+    // nothing can.
+    let right_place = !matches!(place.net, Net::Wrong(_)) && links::name_of(1).is_some();
+    if right_place { ledger.follow(links::key_name_of) } else { Vec::new() }
+}
+
+/// Puts on record what is about to be put back and what the kernel changes along with it: the
+/// agent may die half-way, and what it has done by then is its own doing. Returns what changes
+/// along and stays on record, with the values before.
+fn announce(
+    tree: &SysctlTree,
+    ledger: &mut Ledger,
+    candidates: &[Candidate],
+) -> Vec<(Key, Values)> {
+    let mut writes = Vec::new();
+    for Candidate { key, record, shape, found } in candidates {
+        let Ok((_, now)) = found else { continue };
+        let back = shape.read(now) == shape.read(&record.original);
+        if record.sibling_of.is_none() && !back && record.is_ours(key, now) {
+            ledger.intend(key, now, &record.original);
+            writes.push((key, &record.original));
+        }
+    }
+    let mut others = Vec::new();
+    for (key, original) in writes {
+        let mut reached = reached(tree, ledger, key);
+        note_reached(ledger, key, original, &reached);
+        reached.retain(|(key, _)| candidates.iter().all(|candidate| candidate.key != *key));
+        others.push((key.clone(), reached));
+    }
+    // If it cannot be saved now, it cannot be saved afterwards either, and that is said.
+    let _ = ledger.save();
+    others
 }
 
 fn candidate(tree: &SysctlTree, place: &Place, key: Key, record: Record) -> Candidate {
@@ -172,7 +236,7 @@ fn sort(candidates: &mut [Candidate]) {
         .collect();
     plan::order(&mut changes);
     let order: Vec<Key> = changes.into_iter().map(|change| change.key).collect();
-    candidates.sort_by_key(|candidate| {
+    candidates.sort_by_cached_key(|candidate| {
         (candidate.record.sibling_of.is_some(), order.iter().position(|key| *key == candidate.key))
     });
 }
@@ -203,11 +267,10 @@ fn put_back(
     if is_back(now) {
         return Outcome::AlreadyThere;
     }
-    // Putting its sibling back may just have changed this one: what counts is what was there
-    // before anything was put back.
-    let judged = if record.sibling_of.is_some() { before } else { now };
+    // Putting another key back may just have changed this one: what counts is what was there before
+    // anything was put back.
     let rounds = catalogue::lookup(key).is_some_and(|entry| entry.has("rounds"));
-    if !record.still_ours(*shape, rounds, judged) {
+    if !is_back(before) && !record.still_ours(*shape, rounds, before) {
         return Outcome::LeftAlone;
     }
     let refused = match file.write(&record.original) {

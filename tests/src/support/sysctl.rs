@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::fd::FromRawFd as _;
+use std::os::fd::{AsFd as _, FromRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::host::{self, HostLock};
 
@@ -102,6 +104,13 @@ impl WriteWatch {
             watched.push((number, path.to_owned()));
         }
         Self { inotify, paths: watched, files }
+    }
+
+    /// Waits until something has happened; whether it did in time.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        let mut inotify = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+        poll(&mut inotify, PollTimeout::try_from(patience).unwrap()).unwrap() > 0
     }
 
     /// The files written since the last call, in the order of the writes. Several writes to one

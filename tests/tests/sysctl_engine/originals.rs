@@ -118,13 +118,14 @@ fn only_what_is_still_ours_is_put_back() {
         (SOMAXCONN, Outcome::Restored),
         (FIN_TIMEOUT, Outcome::LeftAlone),
         ("net.ipv4.tcp_keepalive_time", Outcome::AlreadyThere),
-        ("net.ipv4.conf.v0.tag", Outcome::Gone),
+        ("net.ipv4.conf.w0.tag", Outcome::Restored),
         ("net.ipv4.conf.v1.tag", Outcome::Restored),
     ];
     assert_eq!(done, expected.map(|(key, outcome)| (key.to_owned(), outcome)).into());
     assert_eq!(netns.read("net/core/somaxconn"), "4096");
     assert_eq!(netns.read("net/ipv4/tcp_fin_timeout"), "30");
     assert_eq!(netns.read("net/ipv4/conf/v1/tag"), "0");
+    assert_eq!(netns.read("net/ipv4/conf/w0/tag"), "0", "by another name");
     let again = rig.restore();
     assert!(again.values().all(|outcome| *outcome == Outcome::LeftAlone), "{again:?}");
     assert_eq!(

@@ -19,7 +19,10 @@ pub enum Seen {
     /// It is, or never was.
     Same,
     /// Its file is gone, or another one has taken its place, as when an interface is made anew.
-    Gone,
+    Gone {
+        /// The index of the interface that it was of, if of any.
+        interface: Option<u32>,
+    },
     /// So it is, but the interface lives on, with its values, under another name.
     Renamed {
         /// The name in the key.
@@ -74,7 +77,11 @@ impl Managed {
                     Absent::Elsewhere(why) => Obstacle::Elsewhere(why),
                     Absent::Yet => Obstacle::Pending(error.meaning),
                 });
-                if replaced == Seen::Same { Seen::Gone } else { replaced }
+                if replaced == Seen::Same {
+                    Seen::Gone { interface: self.interface }
+                } else {
+                    replaced
+                }
             }
             Err(error) => {
                 self.stop(Obstacle::Denied(error.to_string()));
@@ -86,11 +93,10 @@ impl Managed {
     /// What became of the interface whose file is gone. A rename takes the values along.
     pub(in crate::sysctl) fn left(&self) -> Seen {
         let before = catalogue::interface(self.key.as_str()).map(|name| name.replace('/', "."));
-        let now = self.interface.and_then(links::name_of);
-        let now = now.and_then(|name| String::from_utf8(name.as_bytes().to_vec()).ok());
+        let now = self.interface.and_then(links::key_name_of);
         match (before, now) {
             (Some(before), Some(now)) if before != now => Seen::Renamed { before, now },
-            _ => Seen::Gone,
+            _ => Seen::Gone { interface: self.interface },
         }
     }
 
