@@ -3,12 +3,13 @@
 # make lint    rustfmt, clippy, dependency policy
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 5 minutes)
+# make vm-test  run tests with real modules on Debian kernels in virtual machines (about 15 minutes)
 # make image   build the container image with docker or buildah
 
 CARGO ?= cargo
 export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: run build test peers lint docs bench image clean
+.PHONY: run build test peers lint docs bench vm-test image clean
 
 run: build
 	target/release/headroom run
@@ -44,6 +45,13 @@ docs:
 bench: build
 	@.ci/install $(PEERS)
 	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
+
+# In a virtual machine without hardware help. Kernels, builds and consoles are kept in target/vm:
+# remove target/vm/kernels to look for newer kernels.
+VM_TOOLS = busybox-static debian-archive-keyring iproute2 kmod qemu-system-x86 xz-utils
+vm-test:
+	@.ci/install $(VM_TOOLS)
+	$(CARGO) run --locked -p headroom-tests --bin vm -- --out docs/kernels.md
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= headroom:$(VERSION)

@@ -120,13 +120,15 @@ fn defaults_of_the_host_and_of_a_new_network_namespace() {
     assert!(child.contains_key("net/core/somaxconn") && ours.len() > child.len());
 }
 
-/// Changes the host's keys one by one and looks at a namespace made after that.
+/// Changes the host's keys one by one and looks at a namespace made after that, and at one made
+/// before.
 #[test]
 fn which_values_of_the_host_a_new_namespace_copies() {
     // It changes nearly every key of the network.
     let Some(host) = root_or_skip().filter(|_| is_virtual_machine()) else { return };
     let ours = all_values(&["net"]);
-    let before = net_values(&Namespace::new(&host));
+    let old = Namespace::new(&host);
+    let before = net_values(&old);
     let (mut copied, mut tried) = (0, 0);
     for (path, value) in before.iter().filter(|(path, _)| !path.contains("/all/")) {
         let full = Path::new("/proc/sys").join(path);
@@ -136,13 +138,18 @@ fn which_values_of_the_host_a_new_namespace_copies() {
         if !disturb(&full, original) {
             continue;
         }
-        let netns = Namespace::new(&host);
-        let after = netns.run(|| fs::read_to_string(&full)).unwrap();
+        let differs = |netns: &Namespace| {
+            let after = netns.run(|| fs::read_to_string(&full)).unwrap();
+            after.trim_end() != value
+        };
+        let what = match (differs(&Namespace::new(&host)), differs(&old)) {
+            (_, true) => "shared",
+            (true, false) => "copied",
+            (false, false) => "reset",
+        };
         let _ = fs::write(&full, original);
         tried += 1;
-        let is_copied = after.trim_end() != value;
-        copied += u32::from(is_copied);
-        let what = if is_copied { "copied" } else { "reset" };
+        copied += u32::from(what == "copied");
         fact(&format!("inherit {}", dotted(path)), what);
     }
     println!("{copied} of {tried} copied");

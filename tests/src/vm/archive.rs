@@ -80,6 +80,7 @@ impl Archive {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::Archive;
 

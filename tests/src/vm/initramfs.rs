@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::archive::Archive;
@@ -109,7 +109,7 @@ fn is_wanted(path: &str) -> bool {
         || path.starts_with("kernel/fs/overlayfs/")
 }
 
-fn is_list(path: &Path, modules: &PathBuf) -> bool {
+fn is_list(path: &Path, modules: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.parent() == Some(modules) && name.starts_with("modules.") && !name.ends_with(".bin")
 }

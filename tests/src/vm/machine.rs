@@ -19,7 +19,8 @@ impl Drop for Machine {
     }
 }
 
-/// Boots a kernel; the lines of its console up to the end. Every line goes to standard error too.
+/// Boots a kernel; the lines of its console up to the end. They go to standard error too, without
+/// the many facts.
 pub fn boot(kernel: &Kernel, initramfs: &Path, limit: Duration) -> Outcome<Vec<String>> {
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
@@ -46,7 +47,9 @@ pub fn boot(kernel: &Kernel, initramfs: &Path, limit: Duration) -> Outcome<Vec<S
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                eprintln!("{}", line.escape_debug());
+                if !line.starts_with("fact: ") {
+                    eprintln!("{}", line.escape_debug());
+                }
                 console.push(line);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(console),

@@ -1,6 +1,6 @@
 //! The document: how the tests went on each kernel, and where the kernels differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::kernels::Kernel;
@@ -37,8 +37,8 @@ pub fn document(all: &[One]) -> String {
         is not there. Everything else in `/proc/sys` is the same on all.\n\n";
     facts.table(&mut text, facts.names(|name| group(name) == "default"));
     text += "\n## What a new network namespace copies from the host\n\n\
-        Measured key by key: changed on the host, read in a namespace made after that. All other keys start from the \
-        kernel's default.\n\n";
+        Measured key by key: changed on the host, read in a namespace made after that (*copied*) and in one made \
+        before (*shared*). All other keys start from the kernel's default.\n\n";
     facts.inherited(&mut text);
     text
 }
@@ -134,25 +134,28 @@ impl Facts<'_> {
         }
     }
 
-    /// The keys that are copied, and on which kernels if not on all that have them.
+    /// The keys that are copied or shared, and on which kernels if not on all that have them.
     fn inherited(&self, text: &mut String) {
-        let mut by_kernels = std::collections::BTreeMap::<String, Vec<String>>::new();
+        let mut keys_of = BTreeMap::<String, Vec<String>>::new();
         for name in self.names(|name| group(name) == "inherit") {
-            let kernels = (0..self.0.len()).filter(|kernel| self.get(*kernel, name).is_some());
-            let copied = |kernel: &usize| self.get(*kernel, name) == Some("copied");
-            let (yes, no): (Vec<usize>, Vec<usize>) = kernels.partition(copied);
-            let releases: Vec<&str> =
-                yes.iter().map(|kernel| self.0[*kernel].0.release.as_str()).collect();
-            let which = match (yes.is_empty(), no.is_empty()) {
-                (true, _) => continue,
-                (false, true) => "On every kernel that has them".to_owned(),
-                (false, false) => format!("Only on {}", releases.join(" and ")),
+            let mut kernels_of = BTreeMap::<&str, Vec<&str>>::new();
+            for (kernel, results) in self.0 {
+                if let Some(what) = results.facts.get(name) {
+                    kernels_of.entry(what).or_default().push(&kernel.release);
+                }
+            }
+            let on = |(what, kernels): (&&str, &Vec<&str>)| {
+                format!("{what} on {}", kernels.join(" and "))
+            };
+            let label = match kernels_of.len() {
+                1 => kernels_of.into_keys().collect(),
+                _ => kernels_of.iter().map(on).collect::<Vec<_>>().join(", "),
             };
             let key = name.trim_start_matches("inherit ");
-            by_kernels.entry(which).or_default().push(format!("`{key}`"));
+            keys_of.entry(label).or_default().push(format!("`{key}`"));
         }
-        for (which, keys) in by_kernels {
-            let _ = writeln!(text, "- {which}: {}.", keys.join(", "));
+        for (label, keys) in keys_of.iter().filter(|(label, _)| *label != "reset") {
+            let _ = writeln!(text, "- {label}: {}.", keys.join(", "));
         }
     }
 }
@@ -214,6 +217,8 @@ mod tests {
             ("child net.b", "absent"),
             ("write `010`", "8"),
             ("inherit net.a", "copied"),
+            ("inherit net.b", "reset"),
+            ("inherit net.d", "reset"),
         ];
         let new = [
             ("default net.a", "1"),
@@ -224,6 +229,7 @@ mod tests {
             ("child net.c", "x"),
             ("write `010`", "8"),
             ("inherit net.a", "copied"),
+            ("inherit net.b", "copied"),
         ];
         let text = document(&[one("6.1", &old), one("7.0", &new)]);
         for line in [
@@ -233,10 +239,11 @@ mod tests {
             "| write `010` | 8 | 8 |",
             "| `net.b` | 20480, absent | 131072 |",
             "| `net.c` | *none* | x |",
-            "- On every kernel that has them: `net.a`.",
+            "- copied: `net.a`.",
+            "- copied on 7.0, reset on 6.1: `net.b`.",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(!text.contains("| `net.a` |"), "{text}");
+        assert!(!text.contains("| `net.a` |") && !text.contains("net.d"), "{text}");
     }
 }

@@ -91,6 +91,7 @@ impl Tests {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::Results;
 
