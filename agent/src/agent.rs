@@ -1,6 +1,8 @@
 //! Starts the tasks, supervises them, stops them.
 
+mod appeared;
 mod bridges;
+mod config_watch;
 mod listen;
 mod neighbors;
 pub mod once;
@@ -15,16 +17,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::load::{Loaded, Origin, load};
-use crate::config::problem::Severity;
+use crate::config::load::{Loaded, Origin};
 use crate::config::{Config, LogLevel};
+use crate::kernel::inotify::Inotify;
 use crate::kernel::state_dir::{self, LockError};
-use crate::kernel::system;
+use crate::kernel::{sysctl_d, system};
 use crate::node::{ConfigState, Node};
 use crate::serve::http::Limits;
 use crate::serve::metrics::Metrics;
 use crate::serve::router::{Side, router};
 use crate::sysctl::place::{Net, Place};
+use appeared::Appeared;
+use config_watch::Reload;
 use supervise::Supervisor;
 
 /// Everything must have ended this long after the order to stop.
@@ -43,13 +47,20 @@ pub struct Roots {
     pub sys: PathBuf,
     /// Where keys are written: `/host/proc/sys` in a container, else `/proc/sys`.
     pub sysctl: PathBuf,
+    /// Where the host's `etc/sysctl.d` is, if that can be known.
+    pub host: Option<PathBuf>,
 }
 
 impl Default for Roots {
     fn default() -> Self {
         let host = PathBuf::from("/host/proc/sys");
         let sysctl = if host.is_dir() { host } else { PathBuf::from("/proc/sys") };
-        Self { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys"), sysctl }
+        Self {
+            proc: PathBuf::from("/proc"),
+            sys: PathBuf::from("/sys"),
+            sysctl,
+            host: sysctl_d::default_root(),
+        }
     }
 }
 
@@ -89,6 +100,10 @@ struct Context {
     roots: Arc<Roots>,
     place: Arc<Place>,
     event_buffer: usize,
+    /// Shared by all that watch files; `None`: it cannot be had, and they look now and then.
+    inotify: Option<Inotify>,
+    /// For those who wait for keys that are not there yet.
+    appeared: Appeared,
 }
 
 /// Runs the agent until it is told to stop. Nothing is rolled back then: values outlive a rollout.
@@ -110,28 +125,36 @@ pub async fn run(start: Start) -> Result<(), StartError> {
         roots: Arc::new(roots),
         place: Arc::new(place),
         event_buffer,
+        inotify: inotify(&node),
+        appeared: Appeared::new(),
     };
-    let mut supervisor = Supervisor::new(node.clone());
+    let mut supervisor = Supervisor::new(node);
+    let reload = Arc::new(Reload::new(named, &loaded, send_config, set_log_level));
+    let shared = reload.clone();
+    let keep = move |context| config_watch::keep(context, shared.clone());
+    supervisor.spawn("config", &context, keep);
     spawn_all(&mut supervisor, &context, &loaded.config, &metrics);
 
-    let mut current = loaded;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = supervisor.watch() => {}
-            _ = hangup.recv() => {
-                if let Some(loaded) = reload(&node, named.clone(), &current).await {
-                    set_log_level(loaded.config.log_level);
-                    send_config.send_replace(Arc::new(loaded.config.clone()));
-                    current = loaded;
-                }
-            }
+            _ = hangup.recv() => reload.force(),
         }
     }
     info!("stopping; the values stay as they are");
     supervisor.stop(STOP_WITHIN).await;
     Ok(())
+}
+
+fn inotify(node: &Node) -> Option<Inotify> {
+    let made = Inotify::new().map_err(|error| {
+        let notice = format!("files are looked at now and then instead of watched: {error}");
+        warn!("{notice}");
+        node.notice("inotify", Some(notice));
+    });
+    made.ok()
 }
 
 /// Two agents on one node would fight. A lock that cannot be kept for another reason is said, and
@@ -164,7 +187,7 @@ fn introduce(node: &Node, loaded: &Loaded, place: &Place) {
         config = loaded.origin.shown(),
         mode = loaded.config.mode.label(),
         profiles = loaded.config.profiles.join(","),
-        keys = loaded.config.policies.len(),
+        keys = loaded.config.policies.len() + loaded.config.globs.len(),
         "headroom starts"
     );
     for problem in &loaded.warnings {
@@ -214,6 +237,7 @@ fn spawn_all(
     neighbors::prepare_scrape(context);
     supervisor.spawn("heart", context, neighbors::beat);
     supervisor.spawn("sysctl", context, sysctls::enforce);
+    supervisor.spawn("modules", context, appeared::watch_modules);
     if right_place {
         supervisor.spawn("neighbor-netlink", context, neighbors::ask_netlink);
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
@@ -227,55 +251,4 @@ fn spawn_all(
     }
     let app = router(context.node.clone(), metrics.clone(), Side::Socket);
     supervisor.serve(context, listen::Place::Unix(config.socket.clone()), app, limits);
-}
-
-/// Loads the configuration again. What is wrong with it is said; the last good one stays. What
-/// takes effect only at a start stays as it was at this one.
-async fn reload(node: &Node, named: Option<PathBuf>, current: &Loaded) -> Option<Loaded> {
-    // A hostile document takes a moment to judge.
-    let judged = supervise::blocking((), move |()| load(named.as_deref())).await;
-    let (_, judged) = judged.ok()?;
-    let mut loaded = match judged {
-        Ok(loaded) => loaded,
-        Err(failed) => {
-            for problem in &failed.problems {
-                match problem.severity {
-                    Severity::Error => error!(config = failed.origin.shown(), "{problem}"),
-                    Severity::Warning => warn!(config = failed.origin.shown(), "{problem}"),
-                }
-            }
-            warn!("the configuration was not loaded: the last good one stays in force");
-            node.update(|state| state.config.error = Some(failed.to_string().replace('\n', "; ")));
-            return None;
-        }
-    };
-    for problem in &loaded.warnings {
-        warn!(config = loaded.origin.shown(), "{problem}");
-    }
-    keep_fixed(&mut loaded.config, &current.config);
-    node.update(|state| state.config = config_state(&loaded));
-    info!(config = loaded.origin.shown(), hash = loaded.hash, "configuration loaded");
-    Some(loaded)
-}
-
-fn keep_fixed(new: &mut Config, running: &Config) {
-    let mut changed = Vec::new();
-    let mut keep = |name, differs: bool| {
-        if differs {
-            changed.push(name);
-        }
-    };
-    keep("server.listen", new.listen != running.listen);
-    keep("state", new.state != running.state);
-    keep("hostNetns", new.host_netns != running.host_netns);
-    keep("log.format", new.log_format != running.log_format);
-    // The socket may have been named on the command line; then what the file says does not matter.
-    new.socket.clone_from(&running.socket);
-    new.listen.clone_from(&running.listen);
-    new.state.clone_from(&running.state);
-    new.host_netns = running.host_netns;
-    new.log_format = running.log_format;
-    for field in changed {
-        warn!(field, "changed, but takes effect only at the next start");
-    }
 }

@@ -5,6 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
@@ -31,6 +34,8 @@ pub struct NodeState {
     pub keys: Option<Vec<KeyStatus>>,
     /// What was written and what drifted.
     pub counters: Counters,
+    /// How writes of other processes are noticed; `None` before the files are watched.
+    pub notifications: Option<Notifications>,
     /// What is wrong with the ledger, if anything.
     pub ledger_notice: Option<String>,
     /// The neighbor tables, IPv4 first.
@@ -47,6 +52,8 @@ pub struct NodeState {
     pub netlink_overruns: u64,
     /// Times all links were read anew after the first.
     pub netlink_resyncs: u64,
+    /// What an operator should know beside that, by subject.
+    pub notices: BTreeMap<&'static str, String>,
     /// The agent's own cost, read at the scrape.
     pub process: Option<SelfUsage>,
     /// The last beat of the main loop.
@@ -70,6 +77,16 @@ pub struct ConfigState {
     pub error: Option<String>,
     /// When the configuration in force was loaded.
     pub loaded_at: Option<SystemTime>,
+}
+
+/// How writes of other processes are noticed, beside the sweep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Notifications {
+    /// `fanotify`, which names the writer; `inotify`, which does not; or `none`.
+    pub by: String,
+    /// Why it is nothing better.
+    pub reason: Option<String>,
 }
 
 /// How reading a source went.
@@ -112,6 +129,17 @@ impl Node {
     /// Changes the picture.
     pub fn update<T>(&self, update: impl FnOnce(&mut NodeState) -> T) -> T {
         update(&mut lock(&self.0.state))
+    }
+
+    /// Sets or clears a notice. What it is now, where that is new and so worth a line in the log.
+    pub fn notice(&self, subject: &'static str, notice: Option<String>) -> Option<Option<String>> {
+        self.update(|state| {
+            let before = match notice.clone() {
+                Some(notice) => state.notices.insert(subject, notice),
+                None => state.notices.remove(subject),
+            };
+            (before != notice).then_some(notice)
+        })
     }
 
     /// Sets what brings the cheap numbers up to date at a scrape.

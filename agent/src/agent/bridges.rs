@@ -7,6 +7,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::Context;
+use super::appeared::Links;
 use super::supervise::{Failure, blocking, current, recovered};
 use crate::config::Watch;
 use crate::kernel::links::{self, BridgeLink, LinkEvent, LinkEvents};
@@ -31,6 +32,7 @@ pub async fn watch(mut context: Context) -> Result<(), Failure> {
         due: None,
         resync: false,
         suspect: false,
+        links: Links::default(),
     };
     watcher.publish(&context, true).await?;
     recovered(&context.node, "bridges");
@@ -44,6 +46,10 @@ pub async fn watch(mut context: Context) -> Result<(), Failure> {
             changed = context.config.changed() => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 watcher.due = Some(TokioInstant::now());
+            }
+            () = watcher.links.wait() => {
+                watcher.links.said(TokioInstant::now());
+                context.appeared.say();
             }
             () = sleep_until(due) => {
                 // However busy the node is: events alone are not trusted for longer.
@@ -67,10 +73,13 @@ struct Watcher {
     resync: bool,
     /// Whether `brif` disagreed the last time.
     suspect: bool,
+    /// For those who wait for an interface.
+    links: Links,
 }
 
 impl Watcher {
     fn take(&mut self, context: &Context, event: LinkEvent) {
+        self.links.touch(TokioInstant::now());
         match self.model.apply(event) {
             Effect::None => return,
             Effect::Changed => {}

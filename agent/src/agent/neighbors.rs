@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::Context;
@@ -166,7 +166,7 @@ fn cross_check(
 }
 
 /// Scans the entries of the host's namespace, slowly: a dump walks the kernel's whole table.
-pub async fn scan(context: Context) -> Result<(), Failure> {
+pub async fn scan(mut context: Context) -> Result<(), Failure> {
     let kernel = context.place.kernel;
     let proc_root = context.roots.proc.clone();
     loop {
@@ -191,8 +191,16 @@ pub async fn scan(context: Context) -> Result<(), Failure> {
             warn!(reason, "neighbor entries cannot be scanned");
         }
         recovered(&context.node, "neighbor-scan");
-        let wait = current(&context).watch.neighbor_scan;
-        sleep(wait.max(cost.div_f64(SCAN_SHARE))).await;
+        let scanned = TokioInstant::now();
+        loop {
+            let wait = current(&context).watch.neighbor_scan.max(cost.div_f64(SCAN_SHARE));
+            tokio::select! {
+                () = sleep_until(scanned + wait) => break,
+                changed = context.config.changed() => {
+                    changed.map_err(|_| "the agent is stopping".to_owned())?;
+                }
+            }
+        }
     }
 }
 

@@ -40,8 +40,12 @@ impl Supervisor {
     }
 
     /// Starts a task, and starts it again whenever it fails or panics.
-    pub fn spawn<W>(&mut self, name: &'static str, context: &Context, task: fn(Context) -> W)
-    where
+    pub fn spawn<W>(
+        &mut self,
+        name: &'static str,
+        context: &Context,
+        task: impl Fn(Context) -> W + Send + 'static,
+    ) where
         W: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let context = context.clone();

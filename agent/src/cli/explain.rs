@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use headroom::agent::once;
 use headroom::kernel::name::escape;
 use headroom::sysctl::catalogue::{self, Entry, NewNetns, Refusal, Scope};
+use headroom::sysctl::disk::Mention;
 use headroom::sysctl::key::Key;
 use headroom::sysctl::policy::{OnConflict, Policy, Source, Want};
 use headroom::sysctl::state::KeyStatus;
@@ -31,6 +33,10 @@ pub struct Explained {
     absent: Option<String>,
     /// What the configuration wants, and how that stands; absent where it wants nothing.
     policy: Option<KeyStatus>,
+    /// Every line of the host's sysctl.d that concerns the key, in their order.
+    files: Vec<Mention>,
+    /// Why the host's files are not known, if so.
+    files_notice: Option<String>,
     /// A known key of a similar name, for one that is not known.
     did_you_mean: Option<String>,
 }
@@ -71,15 +77,16 @@ pub fn run(name: &str, common: &Common) -> Exit {
         Err(exit) => return exit,
     };
     // Looked at through the same engine; where nothing is wanted, a policy that never writes.
-    let wanted = loaded.config.policies.remove(&key);
+    let wanted = loaded.config.policy_of(&key).cloned();
     let policy = wanted.clone().unwrap_or_else(looked_at);
     loaded.config.policies = [(key.clone(), policy)].into();
+    loaded.config.globs.clear();
     let acts = catalogue::refusal(&key) == Some(Refusal::SideEffect);
     if acts {
         // vm.stat_refresh acts even when it is read.
         loaded.config.policies.clear();
     }
-    let status = match common.engine(&loaded.config, false) {
+    let mut status = match common.engine(&loaded.config, false) {
         // A preview: it opens the file for writing, to know whether it could, and writes nothing.
         Ok(mut engine) => match engine.preview(Instant::now()) {
             Ok(_) => engine.status().into_iter().next(),
@@ -88,6 +95,10 @@ pub fn run(name: &str, common: &Common) -> Exit {
         Err(why) => return fail(why),
     };
     let entry = catalogue::lookup(&key);
+    let disk = once::disk(common.roots().host.as_deref());
+    if let (Some(status), Some(policy)) = (&mut status, &wanted) {
+        status.disk = disk.conflict(&key, &policy.want, status.actual.as_deref());
+    }
     let explained = Explained {
         schema: "headroom.explain/v1",
         path: format!("/proc/sys/{}", key.path().display()),
@@ -101,6 +112,8 @@ pub fn run(name: &str, common: &Common) -> Exit {
             }
         },
         policy: status.filter(|_| wanted.is_some()),
+        files: disk.mentions(&key),
+        files_notice: disk.notice.clone(),
         did_you_mean: entry
             .is_none()
             .then(|| catalogue::similar(&key).map(str::to_owned))
@@ -181,6 +194,7 @@ fn new_pods(key: &Key, entry: &Entry) -> Option<&'static str> {
         }
         NewNetns::Reset => "the kernel's default, whatever the host has",
         NewNetns::Computed => "a value computed from their own tables, whatever the host has",
+        NewNetns::Global if entry.has("shared") => "the host's value, and their writes change it",
         NewNetns::Global => "the host's value, read-only",
         NewNetns::Absent => {
             "nothing: the key exists only on the host, and its value applies to all"
@@ -195,6 +209,7 @@ fn flag_in_words(flag: &str) -> &str {
         "sideeffect" => "acts when it is touched, stores nothing",
         "readonly" => "read-only",
         "oneway" => "only goes one way until the next boot",
+        "shared" => "writable in every network namespace, though it is the host's",
         "kubelet" => "set by the kubelet with protectKernelDefaults",
         "safe" => "on the kubelet's list of safe sysctls for pods",
         "rounds" => "the kernel rounds it",
@@ -250,9 +265,41 @@ fn print(common: &Common, explained: &Explained) {
         None => rows.push(("wanted", "nothing: the configuration does not name it".to_owned())),
     }
     rows.push(("file", explained.path.clone()));
+    on_disk(explained, &mut rows);
     let rows: Vec<_> =
         rows.into_iter().map(|(name, text)| (Tone::Plain, vec![name.to_owned(), text])).collect();
     out.table(&["", ""], &rows);
+}
+
+/// What the host's sysctl.d says about the key.
+fn on_disk(explained: &Explained, rows: &mut Vec<(&str, String)>) {
+    if let Some(notice) = &explained.files_notice {
+        rows.push(("on disk", format!("not known: {notice}")));
+    } else if explained.files.is_empty() {
+        rows.push(("on disk", "no sysctl.d file sets it".to_owned()));
+    }
+    let differs = explained.policy.as_ref().is_some_and(|policy| policy.disk.is_some());
+    for mention in &explained.files {
+        let mut notes: Vec<String> = Vec::new();
+        if mention.wins {
+            notes.push("wins at boot".to_owned());
+        }
+        if mention.wins && differs {
+            notes.push("not what is wanted".to_owned());
+        }
+        notes.extend(mention.glob.as_ref().map(|glob| format!("by {glob}")));
+        if mention.ignore_failure {
+            notes.push("ignored if it fails".to_owned());
+        }
+        notes.extend(mention.note.clone());
+        let says = match &mention.value {
+            Some(value) => format!("{}:{} sets {value}", mention.file, mention.line),
+            None => format!("{}:{} excludes it", mention.file, mention.line),
+        };
+        let notes =
+            if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+        rows.push(("on disk", says + &notes));
+    }
 }
 
 fn facts(known: &Known, rows: &mut Vec<(&str, String)>) {

@@ -12,6 +12,7 @@ use super::problem::{Position, Problem, Problems, did_you_mean, push_key};
 use super::{Config, Watch, profiles};
 use crate::kernel::system;
 use crate::sysctl::catalogue::{self, Entry, Refusal};
+use crate::sysctl::glob::{Glob, Subject};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::{Policy, Source, Want};
 use crate::sysctl::value::{self, Shape};
@@ -33,12 +34,22 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
     let (profiles, mut policies) = profiles(&document.profiles, problems);
     let allowed = allowed(&document.allow_dangerous, problems);
     let mut places = BTreeMap::new();
+    let mut globs: Vec<(Position, Glob, Policy)> = Vec::new();
     for (name, spec) in &document.sysctls {
-        if let Some((key, policy)) = sysctl(name, spec, &allowed, &mut places, problems) {
+        match sysctl(name, spec, &allowed, &mut places, problems) {
             // A later source replaces the whole policy.
-            policies.insert(key, policy);
+            Some((Subject::Key(key), policy)) => drop(policies.insert(key, policy)),
+            Some((Subject::Glob(glob), policy)) => globs.push((name.at, glob, policy)),
+            None => {}
         }
     }
+    globs.sort_by_key(|(at, ..)| *at);
+    let globs = globs.into_iter().map(|(_, glob, policy)| (glob, policy)).collect();
+    let places = places.into_iter().filter_map(|(subject, at)| match subject {
+        Subject::Key(key) => Some((key, at)),
+        Subject::Glob(_) => None,
+    });
+    let places = places.collect();
     hazards::look(&policies, &places, problems);
     let state = state(document.state.as_ref(), problems);
     let socket = socket(document.server.socket.as_ref(), &state, problems);
@@ -49,6 +60,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         log_format: document.log.format,
         profiles,
         policies,
+        globs,
         watch: watch(document.watch, problems),
         listen: listen(&document.server.listen, problems),
         socket,
@@ -158,25 +170,30 @@ fn sysctl(
     name: &Spanned<String>,
     PolicySpec(fields): &PolicySpec,
     allowed: &BTreeSet<Key>,
-    places: &mut BTreeMap<Key, Position>,
+    places: &mut BTreeMap<Subject, Position>,
     problems: &mut Problems,
-) -> Option<(Key, Policy)> {
+) -> Option<(Subject, Policy)> {
     let mut path = "sysctls".to_owned();
     push_key(&mut path, name);
     let hint = problems.len() < HINTS;
     let mut report = |problem: Problem| problems.push(problem.at(name.at).path(&path));
-    let key = match Key::parse(name) {
-        Ok(key) => key,
+    let subject = match Subject::parse(name) {
+        Ok(subject) => subject,
         Err(error) => {
             report(Problem::error(error.code(), error.to_string()));
             return None;
         }
     };
-    if let Some(first) = places.insert(key.clone(), name.at) {
+    if let Some(first) = places.insert(subject.clone(), name.at) {
         let message = format!("the same key stands on line {}: keep one of them", first.line);
         report(Problem::error("duplicate-key", message));
         return None;
     }
+    // What holds of one interface's key holds of every other's.
+    let key = match &subject {
+        Subject::Key(key) => key.clone(),
+        Subject::Glob(glob) => glob.example()?,
+    };
     if let Some(problem) = refusal(&key, allowed) {
         report(problem);
         return None;
@@ -205,7 +222,7 @@ fn sysctl(
         source: Source::Config { line: name.at.line },
         reason: None,
     };
-    Some((key, policy))
+    Some((subject, policy))
 }
 
 fn refusal(key: &Key, allowed: &BTreeSet<Key>) -> Option<Problem> {

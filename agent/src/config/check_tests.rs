@@ -51,7 +51,7 @@ sysctls:
   net.core.somaxconn: 0200
   net/core/somaxconn: 128
   net.ipv4.tcp_rmem: '4096 131072'
-  net.ipv4.conf.*.rp_filter: 2
+  net.ipv4.*.all.rp_filter: 2
   vm.swappiness: { min: 1, value: 2 }
   vm.max_map_count: {}
   net.ipv4.tcp_congestion_control: { min: 4 }
@@ -297,4 +297,43 @@ fn addresses_are_few_and_different() {
     let twice = ["[::1]:1".to_owned(), "127.0.0.1:1".to_owned(), "[0::1]:1".to_owned()];
     assert_eq!(listen(&twice), ["4:38 duplicate-address"]);
     assert_eq!(config("server: { listen: [] }\n").listen, []);
+}
+
+#[test]
+fn patterns_keep_the_order_of_the_document_and_stand_for_interfaces_only() {
+    let config = config(
+        "sysctls:\n  net.ipv4.conf.*.rp_filter: 2\n  net/ipv4/conf/eth0.*/tag: { min: 1 }\n  \
+         net.ipv4.conf.all.rp_filter: 1\n  net.ipv4.conf.eth?.rp_filter: 0\n",
+    );
+    let patterns: Vec<&str> = config.globs.iter().map(|(glob, _)| glob.as_str()).collect();
+    assert_eq!(
+        patterns,
+        ["net.ipv4.conf.*.rp_filter", "net.ipv4.conf.eth0/*.tag", "net.ipv4.conf.eth?.rp_filter"]
+    );
+    let wanted = |key: &str| {
+        let policy = config.policy_of(&Key::parse(key).unwrap());
+        policy.map(|policy| policy.want.to_string()).unwrap_or_default()
+    };
+    assert_eq!(wanted("net.ipv4.conf.all.rp_filter"), "1", "a key's own policy");
+    assert_eq!(wanted("net.ipv4.conf.eth0.rp_filter"), "0", "the last pattern that matches");
+    assert_eq!(wanted("net.ipv4.conf.lo.rp_filter"), "2");
+    assert_eq!(wanted("net/ipv4/conf/eth0.5/tag"), ">= 1");
+    assert_eq!(wanted("net.ipv4.conf.lo.tag"), "");
+
+    assert_eq!(
+        problems(
+            "sysctls:\n  net.ipv4.conf.*.rp_filter: 2\n  net/ipv4/conf/*/rp_filter: 2\n  \
+             net.ipv4.conf.*.nosuch: 1\n  net.ipv4.conf.*.forwarding: [1]\n  vm.*: 1\n  \
+             net.ipv4.conf.*.tag: '1 2'\n  net.ipv4.conf.[a].tag: 1\n",
+        ),
+        [
+            "5:3 duplicate-key",
+            "6:3 ~unknown-key",
+            "7:31 invalid-value",
+            "8:3 key-pattern",
+            "9:3 ~dead-key",
+            "9:3 value",
+            "10:3 key-pattern"
+        ]
+    );
 }

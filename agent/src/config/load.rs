@@ -79,21 +79,59 @@ impl LoadError {
 /// The code of the problem that a named file is not there.
 const MISSING: &str = "missing-file";
 
-/// Loads the named file, or the default one, or the embedded document. A file that is named must
-/// be there.
-pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
-    let path = named.unwrap_or(Path::new(DEFAULT_PATH));
-    match read(path) {
-        Ok(Some(bytes)) => judge(Origin::File(path.to_owned()), &bytes),
-        Ok(None) if named.is_none() => judge(Origin::Embedded, EMBEDDED.as_bytes()),
-        Ok(None) => Err(failed(path, MISSING, "the file does not exist")),
-        Err(why) => Err(failed(path, "unreadable", &why)),
+/// What is where a configuration is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A file's content.
+    Content(Vec<u8>),
+    /// No file.
+    Missing,
+    /// Something that cannot be read, and why.
+    Unreadable(String),
+}
+
+impl Found {
+    /// Looks at the named file, or at the default one.
+    #[must_use]
+    pub fn at(named: Option<&Path>) -> Self {
+        match state_dir::read(place(named), yaml::MAX_BYTES as u64) {
+            Ok(Some(bytes)) => Self::Content(bytes),
+            Ok(None) => Self::Missing,
+            Err(error) => Self::Unreadable(error.to_string()),
+        }
+    }
+
+    /// Judges it. A file that is named must be there; without the default one the embedded
+    /// document is used.
+    pub fn judge(self, named: Option<&Path>) -> Result<Loaded, LoadError> {
+        let path = place(named);
+        match self {
+            Self::Content(bytes) => judge(Origin::File(path.to_owned()), &bytes),
+            Self::Missing if named.is_none() => judge(Origin::Embedded, EMBEDDED.as_bytes()),
+            Self::Missing => Err(failed(path, MISSING, "the file does not exist")),
+            Self::Unreadable(why) => Err(failed(path, "unreadable", &why)),
+        }
     }
 }
 
-/// Reads one byte more than is allowed, so that too long a file is noticed without being read.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    state_dir::read(path, yaml::MAX_BYTES as u64).map_err(|error| error.to_string())
+/// Loads the named file, or the default one, or the embedded document. A file that is named must
+/// be there.
+pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
+    Found::at(named).judge(named)
+}
+
+/// Where a configuration is looked for.
+#[must_use]
+pub fn place(named: Option<&Path>) -> &Path {
+    named.unwrap_or(Path::new(DEFAULT_PATH))
+}
+
+/// The default file was in force and is gone: only a start falls back to the embedded document,
+/// which may want much more than the file did.
+#[must_use]
+pub fn gone() -> LoadError {
+    let why = "the file is gone; the next start would use the embedded default";
+    failed(Path::new(DEFAULT_PATH), MISSING, why)
 }
 
 fn failed(path: &Path, code: &'static str, why: &str) -> LoadError {
@@ -131,7 +169,7 @@ pub fn judge(origin: Origin, bytes: &[u8]) -> Result<Loaded, LoadError> {
 }
 
 /// FNV-1a, 64 bits: tells contents apart, the same on every build. Nobody is kept out by it.
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

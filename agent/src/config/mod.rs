@@ -3,9 +3,11 @@
 pub mod check;
 pub mod de;
 pub mod document;
+pub mod import;
 pub mod load;
 pub mod problem;
 pub mod profiles;
+pub mod watch;
 pub mod yaml;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
+use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::Policy;
 
@@ -33,6 +36,9 @@ pub struct Config {
     pub profiles: Vec<String>,
     /// What is wanted for each key.
     pub policies: BTreeMap<Key, Policy>,
+    /// What is wanted for the keys that match a pattern and have no policy of their own, in the
+    /// order of the document: the last pattern that matches counts.
+    pub globs: Vec<(Glob, Policy)>,
     /// Which bridges are watched.
     pub watch: Watch,
     /// Where HTTP is answered.
@@ -41,6 +47,15 @@ pub struct Config {
     pub socket: PathBuf,
     /// The state directory.
     pub state: PathBuf,
+}
+
+impl Config {
+    /// What is wanted for a key: its own policy, else that of the last pattern that means it.
+    #[must_use]
+    pub fn policy_of(&self, key: &Key) -> Option<&Policy> {
+        let pattern = || self.globs.iter().rfind(|(glob, _)| glob.covers(key));
+        self.policies.get(key).or_else(|| pattern().map(|(_, policy)| policy))
+    }
 }
 
 /// What is watched, and how often.

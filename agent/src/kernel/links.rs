@@ -136,6 +136,19 @@ pub fn port_count(sys_root: &Path, bridge: &BridgeLink) -> Result<Option<usize>,
     }
 }
 
+/// The index of an interface of the calling thread's namespace (SIOCGIFINDEX, under RCU: it does
+/// not wait for RTNL). An index is not given to another interface while the namespace lives.
+#[must_use]
+pub fn index_of(interface: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(interface).ok()
+}
+
+/// What the interface with an index is called now (SIOCGIFNAME); `None`: it is gone.
+#[must_use]
+pub fn name_of(index: u32) -> Option<Name> {
+    nix::net::if_::if_indextoname(index).ok().map(|name| Name::from_bytes(name.into_bytes()))
+}
+
 /// What happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {

@@ -3,15 +3,23 @@
 //! Nothing here knows a policy or a metric. Every adapter takes the root it reads, so that a
 //! parser can be shown a fixture tree. `unsafe` is allowed here and nowhere else.
 
+pub mod cgroup;
 pub mod errno;
+pub mod fanotify;
 mod gate;
 pub mod inotify;
 pub mod links;
 pub mod listeners;
+pub mod mounts;
 pub mod name;
 pub mod neighbor;
 pub mod netlink;
 pub mod netns;
 pub mod state_dir;
+pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
+pub mod touch;
+pub mod trail;
+pub mod uevents;
+pub mod who;

@@ -85,13 +85,22 @@ pub fn create(directory: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Reads a file of at most `longest` bytes; `None` if it does not exist.
+/// Reads a file of at most `longest` bytes; `None` if it does not exist. Anything but a file is
+/// refused without waiting for it: a FIFO could give its content once, and only when asked by
+/// somebody who has the time.
 pub fn read(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, FileError> {
     let fail = |error: &io::Error| FileError::new(Access::Read, path, of_io(error));
-    let file = match File::open(path) {
+    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| fail(&error))?,
     };
+    let meta = file.metadata().map_err(|error| fail(&error))?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(
+            FileError::new(Access::Read, path, Errno::EINVAL).meaning("it is not a regular file")
+        );
+    }
     let mut bytes = Vec::new();
     file.take(longest + 1).read_to_end(&mut bytes).map_err(|error| fail(&error))?;
     if bytes.len() as u64 > longest {

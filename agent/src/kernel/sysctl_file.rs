@@ -1,7 +1,7 @@
 //! Files under `/proc/sys`: opened safely, kept open, read with small buffers, written once.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -87,6 +87,17 @@ impl SysctlTree {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Names in a directory below the root, in no order; of the fallback where the root lacks it.
+    pub fn list(&self, directory: &str) -> io::Result<Vec<std::ffi::OsString>> {
+        let first = list(&self.root.join(directory));
+        match (&first, &self.fallback) {
+            (Err(error), Some((root, _))) if error.kind() == io::ErrorKind::NotFound => {
+                list(&root.join(directory))
+            }
+            _ => first,
+        }
     }
 
     /// Opens the file of `key` at `path`, which is relative to the root.
@@ -227,6 +238,12 @@ impl SysctlFile {
     fn error(&self, access: Access, errno: Errno) -> FileError {
         FileError::new(access, self.path.clone(), errno)
             .meaning(sysctl_meaning(access, errno, &self.key))
+    }
+}
+
+impl AsFd for SysctlFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -49,6 +49,18 @@ pub fn is_root() -> bool {
     user_id() == 0
 }
 
+/// How many descriptors this process may have open, after raising that as far as it may: each
+/// key that is kept open takes one.
+#[must_use]
+pub fn open_files_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
 /// CPU time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {

@@ -55,7 +55,7 @@ fn node() -> Node {
             config
                 .policies
                 .into_iter()
-                .map(|(key, policy)| Managed::new(key, policy).status(false, &ledger))
+                .map(|(key, policy)| Managed::new(key, policy, None).status(false, &ledger))
                 .collect(),
         );
         state.config.loaded_at = Some(UNIX_EPOCH);

@@ -9,7 +9,7 @@ use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
 use crate::limits;
 use crate::limits::neighbor::Basis;
-use crate::node::{Checks, NodeState};
+use crate::node::{Checks, NodeState, Notifications};
 use crate::sysctl::place::Net;
 use crate::sysctl::state::KeyStatus;
 
@@ -40,6 +40,9 @@ pub struct Status {
     pub ready: Option<bool>,
     /// The readiness checks.
     pub checks: Vec<CheckResult>,
+    /// How writes of other processes are noticed; absent where no agent runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<Notifications>,
     /// Every configured key; absent while they are not known.
     pub keys: Option<Vec<KeyStatus>>,
     /// The neighbor tables.
@@ -191,6 +194,7 @@ impl Status {
                     reason: check.result.err(),
                 })
                 .collect(),
+            notifications: state.notifications.clone(),
             keys: state.keys.clone(),
             neighbor_tables: neighbor_tables(state),
             bridges: bridges(state),
@@ -290,5 +294,7 @@ fn notices(state: &NodeState) -> Vec<String> {
     let tasks = state.tasks.iter().filter_map(|(name, task)| {
         task.failure.as_ref().map(|failure| format!("task {name} failed: {failure}"))
     });
-    state.ledger_notice.iter().cloned().chain(reload).chain(listeners).chain(tasks).collect()
+    let others = state.notices.values().cloned();
+    let ledger = state.ledger_notice.iter().cloned();
+    ledger.chain(reload).chain(others).chain(listeners).chain(tasks).collect()
 }

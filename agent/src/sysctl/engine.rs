@@ -1,21 +1,25 @@
 //! The sysctl engine: reads all, plans, writes what differs, reads back, gives each key its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::catalogue;
+use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Notice};
-use super::managed::{Managed, WriteResult, show};
+use super::managed::{Managed, Seen, WriteResult, show};
+use super::marks::{LastWrite, Marks};
+use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
 use super::restore::{Restored, restore};
+use super::siblings::{changes_others, circumstances, read, sibling_values, store_siblings};
 use super::state::KeyStatus;
 use crate::kernel::netns::{Netns, NetnsError};
-use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError, list};
+use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError};
+use crate::kernel::who::Who;
 
 /// How many further passes follow the first, for keys that depend on each other in ways that the
 /// order of writes does not know.
@@ -38,12 +42,15 @@ pub struct Counters {
 
 /// The engine for one network namespace and the keys that are not below `net`.
 pub struct Engine {
-    place: Place,
-    tree: SysctlTree,
+    pub(super) place: Place,
+    pub(super) tree: SysctlTree,
     netns: Netns,
     observe: bool,
-    keys: Vec<Managed>,
-    ledger: Ledger,
+    /// Keys with a policy of their own, then those that a pattern has found.
+    pub(super) keys: Vec<Managed>,
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) ledger: Ledger,
+    pub(super) marks: Marks,
     /// Why the ledger could not be read; stays, since what it knew is not known.
     load_notice: Option<String>,
     /// Why it cannot be written now.
@@ -51,6 +58,9 @@ pub struct Engine {
     buffer: Vec<u8>,
     counters: Counters,
 }
+
+/// The keys that a pass is about, by their place in the engine's list.
+type Chosen = Vec<usize>;
 
 impl Engine {
     /// An engine that has looked at nothing yet. `observe`: it never writes, and opens nothing
@@ -69,7 +79,9 @@ impl Engine {
             netns,
             observe,
             keys: Vec::new(),
+            patterns: Vec::new(),
             ledger,
+            marks: Marks::default(),
             load_notice: None,
             save_notice: None,
             buffer: Vec::new(),
@@ -78,50 +90,85 @@ impl Engine {
     }
 
     /// Sets what is wanted. A key of which the same is wanted keeps its history; what the kernel
-    /// refused is tried again.
-    pub fn configure(&mut self, policies: BTreeMap<Key, Policy>) {
+    /// refused is tried again. Of the patterns the last that matches counts, and a key's own
+    /// policy before any.
+    pub fn configure(&mut self, policies: BTreeMap<Key, Policy>, globs: Vec<(Glob, Policy)>) {
         let mut known: BTreeMap<Key, Managed> =
             self.keys.drain(..).map(|managed| (managed.key.clone(), managed)).collect();
+        self.patterns =
+            globs.into_iter().map(|(glob, policy)| Pattern::new(glob, policy)).collect();
         for (key, policy) in policies {
-            let kept = known.remove(&key).filter(|managed| managed.policy.asks_the_same(&policy));
-            self.keys.push(match kept {
-                Some(managed) => managed.reconfigured(policy),
-                None => Managed::new(key, policy),
-            });
+            let kept = known.remove(&key);
+            self.keys.push(Managed::again(kept, key, policy, None));
         }
+        // Those that a pattern still means are found again in the next pass, with their history.
+        for (key, managed) in known {
+            if let Some(index) = self.pattern_of(&key) {
+                let policy = self.patterns[index].policy.clone();
+                self.keys.push(Managed::again(Some(managed), key, policy, Some(index)));
+            }
+        }
+        self.renumber_marks();
     }
 
     /// One pass: read all, plan, write what differs with one `write(2)` a key, read back. The
     /// same when nothing has drifted, and then it only reads.
     pub fn pass(&mut self, now: Instant) -> Result<(), NetnsError> {
         self.netns.clone().run(|| {
-            self.look();
-            self.note_drift();
-            if !self.observe {
-                for _ in 0..=FURTHER_PASSES {
-                    let changes = self.plan(now);
-                    if changes.is_empty() {
-                        break;
-                    }
-                    self.record(&changes);
-                    if self.write(changes) == 0 {
-                        break;
-                    }
-                    // What was written may be what a refused key was waiting for.
-                    self.keys.iter_mut().for_each(Managed::reconsider);
-                }
-                self.save_ledger();
-            }
-            for managed in &mut self.keys {
-                managed.settle(now);
-            }
+            self.find_members();
+            self.work((0..self.keys.len()).collect(), now);
         })
+    }
+
+    /// A pass over what links have to do with: interfaces came, went, or were renamed, or a module
+    /// was loaded.
+    pub fn pass_appeared(&mut self, now: Instant) -> Result<(), NetnsError> {
+        self.netns.clone().run(|| {
+            self.find_members();
+            let chosen = (0..self.keys.len()).filter(|&index| self.keys[index].may_appear());
+            self.work(chosen.collect(), now);
+        })
+    }
+
+    /// A pass over some keys alone.
+    pub(super) fn pass_over(&mut self, chosen: Vec<usize>, now: Instant) -> Result<(), NetnsError> {
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        self.netns.clone().run(|| self.work(chosen, now))
+    }
+
+    fn work(&mut self, mut chosen: Chosen, now: Instant) {
+        self.look(&chosen);
+        self.note_drift(&chosen);
+        if !self.observe {
+            for _ in 0..=FURTHER_PASSES {
+                let changes = self.plan_of(&chosen, now);
+                if changes.is_empty() {
+                    break;
+                }
+                self.record(&changes);
+                if changes.iter().any(|change| changes_others(&change.key)) {
+                    chosen = (0..self.keys.len()).collect();
+                }
+                if self.write_and_look(changes, &chosen) == 0 {
+                    break;
+                }
+                // What was written may be what a refused key was waiting for.
+                self.keys.iter_mut().for_each(Managed::reconsider);
+            }
+            self.save_ledger();
+        }
+        for index in chosen {
+            self.keys[index].settle(now);
+        }
     }
 
     /// Reads everything and plans, without writing: what a pass would change.
     pub fn preview(&mut self, now: Instant) -> Result<Vec<Change>, NetnsError> {
         self.netns.clone().run(|| {
-            self.look();
+            self.find_members();
+            self.look(&(0..self.keys.len()).collect());
             self.plan(now)
         })
     }
@@ -130,36 +177,72 @@ impl Engine {
         if self.observe { OpenMode::ReadOnly } else { OpenMode::ReadWrite }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, chosen: &Chosen) {
         let mode = self.mode();
-        for managed in &mut self.keys {
-            if managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
-                // The value on record went with the file that had it.
-                self.ledger.forget_with_siblings(&managed.key);
+        let mut left = Vec::new();
+        for &index in chosen {
+            let Some(managed) = self.keys.get_mut(index) else { continue };
+            match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
+                Seen::Same => {}
+                seen => left.push((managed.key.clone(), seen)),
             }
-            managed.recall(&self.ledger);
+        }
+        self.follow(left);
+        for &index in chosen {
+            if let Some(managed) = self.keys.get_mut(index) {
+                managed.recall(&self.ledger);
+            }
         }
     }
 
-    fn note_drift(&mut self) {
-        for managed in &mut self.keys {
+    /// What is on record of a key goes with the file that had it, or along with its interface to
+    /// another name.
+    pub(super) fn follow(&mut self, left: Vec<(Key, Seen)>) {
+        let mut renamed = BTreeMap::new();
+        for (key, seen) in left {
+            match seen {
+                Seen::Same => {}
+                Seen::Gone => self.ledger.forget_with_siblings(&key),
+                Seen::Renamed { before, now } => drop(renamed.insert(before, now)),
+            }
+        }
+        if !renamed.is_empty() {
+            self.ledger.rename_interfaces(&renamed);
+        }
+    }
+
+    fn note_drift(&mut self, chosen: &Chosen) {
+        for &index in chosen {
+            let Some(managed) = self.keys.get_mut(index) else { continue };
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
+                // Without a notification: a writer on another procfs mount, or the kernel itself.
+                if !managed.named {
+                    managed.last_write = Some(LastWrite::now(Who::Unknown));
+                }
+                let by = managed.last_write.as_ref().map(|last| last.who.to_string());
                 warn!(
                     key = %managed.key,
                     value = managed.shown().unwrap_or_default(),
                     want = managed.policy.want.to_string(),
+                    by,
                     "drifted: another writer changed it"
                 );
             }
+            managed.named = false;
         }
     }
 
     /// What is to be written, in order.
     pub fn plan(&mut self, now: Instant) -> Vec<Change> {
+        self.plan_of(&(0..self.keys.len()).collect(), now)
+    }
+
+    fn plan_of(&mut self, chosen: &Chosen, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         let tree = &self.tree;
-        for (index, managed) in self.keys.iter_mut().enumerate() {
+        for &index in chosen {
+            let Some(managed) = self.keys.get_mut(index) else { continue };
             if let Some((from, to)) = managed.wish(now, |managed| circumstances(tree, managed)) {
                 changes.push(Change { index, key: managed.key.clone(), from, to });
             }
@@ -200,6 +283,10 @@ impl Engine {
     /// Writes each change with one `write(2)`, and reads back. One key's failure never stops
     /// another's. How many were put in force.
     pub fn write(&mut self, changes: Vec<Change>) -> usize {
+        self.write_and_look(changes, &(0..self.keys.len()).collect())
+    }
+
+    fn write_and_look(&mut self, changes: Vec<Change>, chosen: &Chosen) -> usize {
         let before = self.counters.ok;
         for change in changes {
             let result = self.write_one(&change);
@@ -212,7 +299,7 @@ impl Engine {
             *counter += 1;
         }
         // A write can change other keys too.
-        self.look();
+        self.look(chosen);
         usize::try_from(self.counters.ok - before).unwrap_or(usize::MAX)
     }
 
@@ -265,10 +352,25 @@ impl Engine {
         result
     }
 
-    /// Every key's status, by name.
+    /// The status of every key with a policy of its own, by name, then of every pattern.
     #[must_use]
     pub fn status(&self) -> Vec<KeyStatus> {
-        self.keys.iter().map(|managed| managed.status(self.observe, &self.ledger)).collect()
+        let own = self.keys.iter().filter(|managed| managed.member_of.is_none());
+        let mut status: Vec<_> =
+            own.map(|managed| managed.status(self.observe, &self.ledger)).collect();
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            let members = self.keys.iter().filter(|managed| managed.member_of == Some(index));
+            let members = members.map(|managed| managed.status(self.observe, &self.ledger));
+            status.push(pattern.status(self.observe, members));
+        }
+        status
+    }
+
+    /// The status of one key, also of one that a pattern has found.
+    #[must_use]
+    pub fn status_of(&self, key: &Key) -> Option<KeyStatus> {
+        let managed = self.keys.iter().find(|managed| managed.key == *key)?;
+        Some(managed.status(self.observe, &self.ledger))
     }
 
     /// What was written and what drifted since the start.
@@ -288,15 +390,17 @@ impl Engine {
         if self.observe != observe {
             self.observe = observe;
             // Opened for the other purpose.
-            self.keys.iter_mut().for_each(|managed| managed.file = None);
+            self.keys.iter_mut().for_each(Managed::close);
         }
     }
 
     /// Puts back the originals of keys that are on record and no longer wanted, where the value
     /// is still ours.
     pub fn restore_unconfigured(&mut self) -> Result<Vec<Restored>, NetnsError> {
-        let wanted: Vec<Key> = self.keys.iter().map(|managed| managed.key.clone()).collect();
-        self.restore(|key| !wanted.contains(key))
+        let wanted: HashSet<Key> = self.keys.iter().map(|managed| managed.key.clone()).collect();
+        let globs: Vec<Glob> = self.patterns.iter().map(|pattern| pattern.glob.clone()).collect();
+        // Before the first pass no pattern has found its keys.
+        self.restore(|key| !wanted.contains(key) && !globs.iter().any(|glob| glob.covers(key)))
     }
 
     /// Puts back the originals of the keys that `which` chooses.
@@ -308,109 +412,10 @@ impl Engine {
             let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
             self.save_ledger();
             // What came back along with them is no other writer's doing.
-            self.look();
+            self.look(&(0..self.keys.len()).collect());
             self.keys.iter_mut().for_each(Managed::excuse);
             restored
         })?;
         Ok(restored)
-    }
-}
-
-/// The values that decide whether a refused write is worth another attempt: the key's own, its
-/// siblings', those of keys that the kernel checks it against.
-fn circumstances(tree: &SysctlTree, managed: &Managed) -> String {
-    let related = plan::related(managed.key.as_str()).iter().filter_map(|key| Key::parse(key).ok());
-    let others = sibling_keys(&managed.key).into_iter().chain(related);
-    let values = others.map(|key| read(tree, &key).unwrap_or_default());
-    let own = managed.text().unwrap_or_default().to_owned();
-    std::iter::once(own).chain(values).collect::<Vec<_>>().join("\n")
-}
-
-fn read(tree: &SysctlTree, key: &Key) -> Option<String> {
-    let file = tree.open_key(key.as_str(), &key.path(), OpenMode::ReadOnly).ok()?;
-    let mut buffer = Vec::new();
-    file.read(&mut buffer).ok().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-}
-
-/// A sibling's key, with the interface of the key that is written in the place of `*`.
-fn concrete(sibling: &str, interface: Option<&str>) -> Option<Key> {
-    match (sibling.contains(".*."), interface) {
-        (true, Some(interface)) => Key::parse(&catalogue::with_interface(sibling, interface)?).ok(),
-        (true, None) => None,
-        (false, _) => Key::parse(sibling).ok(),
-    }
-}
-
-/// The values of everything that a write to `key` changes too.
-fn sibling_values(tree: &SysctlTree, key: &Key, now: &str) -> Vec<(Key, String)> {
-    let value = |key: Key| read(tree, &key).map(|value| (key, value));
-    let mut values: Vec<_> = sibling_keys(key).into_iter().filter_map(value).collect();
-    if let Some((_, family, leaf)) = SWITCHES.iter().find(|(switch, ..)| *switch == key.as_str()) {
-        // The kernel sets every interface's value. Putting the switch back sets them all to its
-        // original, so only those that differed need a record.
-        let interfaces = every_interface(tree, family, leaf).into_iter().filter_map(value);
-        let differed = interfaces.filter(|(_, value)| value != now);
-        values.extend(differed.collect::<Vec<_>>());
-    }
-    values
-}
-
-/// Keys whose write changes the same key of every interface: inet_forward_change,
-/// addrconf_fixup_forwarding, addrconf_disable_ipv6, addrconf_sysctl_addr_gen_mode,
-/// addrconf_fixup_linkdown.
-const SWITCHES: [(&str, &str, &str); 6] = [
-    ("net.ipv4.ip_forward", "ipv4", "forwarding"),
-    ("net.ipv4.conf.all.forwarding", "ipv4", "forwarding"),
-    ("net.ipv6.conf.all.forwarding", "ipv6", "forwarding"),
-    ("net.ipv6.conf.all.disable_ipv6", "ipv6", "disable_ipv6"),
-    ("net.ipv6.conf.all.addr_gen_mode", "ipv6", "addr_gen_mode"),
-    ("net.ipv6.conf.all.ignore_routes_with_linkdown", "ipv6", "ignore_routes_with_linkdown"),
-];
-
-fn sibling_keys(key: &Key) -> Vec<Key> {
-    // conf.all.forwarding is ip_forward under another name; other interfaces' are not.
-    let alias = (key.as_str() == "net.ipv4.conf.all.forwarding")
-        .then(|| Key::parse("net.ipv4.ip_forward").ok())
-        .flatten();
-    let interface = catalogue::interface(key.as_str());
-    let entry = catalogue::lookup(alias.as_ref().unwrap_or(key));
-    let siblings = entry.iter().flat_map(|entry| entry.siblings());
-    siblings
-        .filter_map(|sibling| concrete(sibling, interface))
-        .chain(alias.clone())
-        .filter(|sibling| sibling != key)
-        .collect()
-}
-
-fn every_interface(tree: &SysctlTree, family: &str, leaf: &str) -> Vec<Key> {
-    let directory = tree.root().join("net").join(family).join("conf");
-    let names = list(&directory).unwrap_or_default();
-    let key = |name: std::ffi::OsString| {
-        Key::parse(&format!("net/{family}/conf/{}/{leaf}", name.to_str()?)).ok()
-    };
-    names.into_iter().filter_map(key).collect()
-}
-
-/// Of the keys that a write may change too, those that it did change are ours now; the others are
-/// as they were before it. An interface's value under a switch is on record even where the write
-/// left it, since putting the switch back will not.
-fn store_siblings(
-    tree: &SysctlTree,
-    ledger: &mut Ledger,
-    written: &Key,
-    before: Vec<(Option<String>, Key)>,
-) {
-    let pairs = sibling_keys(written);
-    for (before, key) in before {
-        let now = read(tree, &key);
-        let untouched = ledger.get(&key).is_some_and(|record| record.stored.is_none());
-        let switched = untouched && !pairs.contains(&key);
-        match now {
-            Some(now) if switched || before.as_ref() != Some(&now) => {
-                ledger.stored(&key, &now, false);
-            }
-            _ if untouched => ledger.forget(&key),
-            _ => {}
-        }
     }
 }

@@ -39,7 +39,10 @@ pub enum KeyError {
     #[error("the key has a character that is not printable ASCII")]
     Character,
     /// A pattern.
-    #[error("patterns (* ? [) are not supported: name each key")]
+    #[error(
+        "a pattern stands for interfaces only, of * and ?, as in net.ipv4.conf.*.rp_filter: name each \
+         other key"
+    )]
     Pattern,
     /// One component only.
     #[error("the key names a directory: a key has at least two components, like vm.swappiness")]
@@ -75,12 +78,7 @@ impl Key {
         if text.contains(['*', '?', '[', ']']) {
             return Err(KeyError::Pattern);
         }
-        let separator = text.chars().find(|c| matches!(c, '.' | '/')).ok_or(KeyError::TooShort)?;
-        // In canonical form dots separate; the other separator stands for a dot in a name.
-        let canonical = match separator {
-            '/' => text.chars().map(swap_separators).collect(),
-            _ => text.to_owned(),
-        };
+        let canonical = canonical(text)?;
         for component in canonical.split('.') {
             match component {
                 "" => return Err(KeyError::EmptyComponent),
@@ -116,7 +114,16 @@ impl Key {
     }
 }
 
-fn swap_separators(c: char) -> char {
+/// In canonical form dots separate; the other separator stands for a dot in a name.
+fn canonical(text: &str) -> Result<String, KeyError> {
+    match text.chars().find(|c| matches!(c, '.' | '/')) {
+        Some('/') => Ok(text.chars().map(swap_separators).collect()),
+        Some(_) => Ok(text.to_owned()),
+        None => Err(KeyError::TooShort),
+    }
+}
+
+pub(super) fn swap_separators(c: char) -> char {
     match c {
         '.' => '/',
         '/' => '.',

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::catalogue;
 use super::key::Key;
 use super::value::Shape;
 use crate::kernel::errno::FileError;
@@ -248,6 +249,24 @@ impl Ledger {
         let before = self.records.len();
         self.records.retain(|_, record| record.sibling_of.as_deref() != Some(key.as_str()));
         self.dirty |= self.records.len() != before;
+    }
+
+    /// Interfaces have other names now, all at once: their values went along.
+    pub fn rename_interfaces(&mut self, names: &BTreeMap<String, String>) {
+        let moved = |key: &str| {
+            let before = catalogue::interface(key)?.replace('/', ".");
+            let now = names.get(&before)?.replace('.', "/");
+            catalogue::with_interface(key, &now)
+        };
+        let records = std::mem::take(&mut self.records);
+        let (moving, staying): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|(key, _)| moved(key).is_some());
+        self.dirty |= !moving.is_empty();
+        self.records = staying.into_iter().collect();
+        for (key, mut record) in moving {
+            record.sibling_of = record.sibling_of.map(|key| moved(&key).unwrap_or(key));
+            self.records.insert(moved(&key).unwrap_or(key), record);
+        }
     }
 
     /// Writes what changed. The file is the old one or the new one, whatever happens.

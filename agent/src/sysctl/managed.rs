@@ -8,12 +8,15 @@ use super::catalogue::{self, Entry};
 use super::fight::Fight;
 use super::key::Key;
 use super::ledger::Ledger;
+use super::marks::LastWrite;
 use super::place::{Absent, Place};
 use super::policy::{Goal, OnConflict, Policy};
 use super::value::{Shape, Value};
 use crate::kernel::errno::FileError;
+use crate::kernel::links;
 use crate::kernel::name::escape;
 use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
+use crate::kernel::touch::FileId;
 
 mod report;
 
@@ -41,6 +44,22 @@ struct Held {
     errno: Option<Errno>,
 }
 
+/// Whether a key is the one that was there before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is, or never was.
+    Same,
+    /// Its file is gone, or another one has taken its place, as when an interface is made anew.
+    Gone,
+    /// So it is, but the interface lives on, with its values, under another name.
+    Renamed {
+        /// The name in the key.
+        before: String,
+        /// The name now.
+        now: String,
+    },
+}
+
 /// What one write came to, for the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteResult {
@@ -63,7 +82,17 @@ pub struct Managed {
     pub policy: Policy,
     /// What is known about it.
     pub entry: Option<Entry>,
+    /// Which of the engine's patterns found it; `None`: it has a policy of its own.
+    pub member_of: Option<usize>,
     pub(super) file: Option<SysctlFile>,
+    /// By which the watcher knows the file; `None`: it is not watched.
+    pub(super) mark: Option<FileId>,
+    /// The last write that was not the agent's.
+    pub(super) last_write: Option<LastWrite>,
+    /// Whether a notification named that writer since the last look.
+    pub(super) named: bool,
+    /// The index of the interface in the key, of when the file was opened.
+    interface: Option<u32>,
     pub(super) shape: Option<Shape>,
     goal: Option<Goal>,
     /// What the kernel shows, fields separated by single spaces.
@@ -84,14 +113,19 @@ pub struct Managed {
 impl Managed {
     /// A key before it is first looked at.
     #[must_use]
-    pub fn new(key: Key, policy: Policy) -> Self {
+    pub fn new(key: Key, policy: Policy, member_of: Option<usize>) -> Self {
         let entry = catalogue::lookup(&key);
         let shape = entry.and_then(|entry| entry.shape());
         Self {
             key,
             policy,
             entry,
+            member_of,
             file: None,
+            mark: None,
+            last_write: None,
+            named: false,
+            interface: None,
             shape,
             goal: None,
             text: None,
@@ -107,24 +141,52 @@ impl Managed {
         }
     }
 
-    /// The same key under a policy that asks the same. What was refused is tried again.
+    /// The same key under a new policy. Where that asks the same, its history stays, and what was
+    /// refused is tried again.
     #[must_use]
-    pub fn reconfigured(self, policy: Policy) -> Self {
-        Self { policy, held: None, ..self }
+    pub fn again(known: Option<Self>, key: Key, policy: Policy, member_of: Option<usize>) -> Self {
+        match known.filter(|managed| managed.policy.asks_the_same(&policy)) {
+            Some(known) => Self { policy, member_of, held: None, ..known },
+            None => Self::new(key, policy, member_of),
+        }
     }
 
-    /// Reads the key. Whether it is not the one that was there before: its file is gone, or
-    /// another one has taken its place, as when an interface is made anew.
+    /// Whether a link that came or a module that was loaded can have made or replaced its file.
+    #[must_use]
+    pub fn may_appear(&self) -> bool {
+        self.file.is_none() || catalogue::interface(self.key.as_str()).is_some()
+    }
+
+    /// Whether the file is not there, yet or any more.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        matches!(self.obstacle, Some(Obstacle::Pending(_)))
+    }
+
+    /// Closes the file; the next look opens it again.
+    pub fn close(&mut self) {
+        self.file = None;
+        self.mark = None;
+    }
+
+    /// The file, if writes to it are worth a notification: not where they could not be undone, and
+    /// not in a fight, which is slow on purpose.
+    #[must_use]
+    pub fn watchable(&self) -> Option<&SysctlFile> {
+        self.file.as_ref().filter(|file| file.write_error().is_none() && !self.fight.is_on())
+    }
+
+    /// Reads the key.
     pub fn look(
         &mut self,
         place: &Place,
         tree: &SysctlTree,
         mode: OpenMode,
         buffer: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Seen {
         if let Some(why) = place.unsupported(&self.key, self.entry.as_ref()) {
             self.stop(Obstacle::Unsupported(why));
-            return false;
+            return Seen::Same;
         }
         // A kept descriptor is cheap. One that may not write is opened anew each time: mounts can
         // change under it.
@@ -135,14 +197,15 @@ impl Managed {
             match kept.as_ref().map(|file| file.read(buffer).map(<[u8]>::to_vec)) {
                 Some(Ok(bytes)) => {
                     self.file = kept;
-                    (Ok(bytes), false)
+                    (Ok(bytes), Seen::Same)
                 }
                 Some(Err(error)) => {
-                    (self.open_and_read(tree, mode, buffer), error.errno == Errno::ENOENT)
+                    let seen = if error.errno == Errno::ENOENT { self.left() } else { Seen::Same };
+                    (self.open_and_read(tree, mode, buffer), seen)
                 }
-                None => (self.open_and_read(tree, mode, buffer), false),
+                None => (self.open_and_read(tree, mode, buffer), Seen::Same),
             };
-        if replaced {
+        if replaced != Seen::Same {
             self.start_over();
         }
         match bytes {
@@ -157,12 +220,23 @@ impl Managed {
                     Absent::Elsewhere(why) => Obstacle::Elsewhere(why),
                     Absent::Yet => Obstacle::Pending(error.meaning),
                 });
-                true
+                if replaced == Seen::Same { Seen::Gone } else { replaced }
             }
             Err(error) => {
                 self.stop(Obstacle::Denied(error.to_string()));
                 replaced
             }
+        }
+    }
+
+    /// What became of the interface whose file is gone. A rename takes the values along.
+    pub(super) fn left(&self) -> Seen {
+        let before = catalogue::interface(self.key.as_str()).map(|name| name.replace('/', "."));
+        let now = self.interface.and_then(links::name_of);
+        let now = now.and_then(|name| String::from_utf8(name.as_bytes().to_vec()).ok());
+        match (before, now) {
+            (Some(before), Some(now)) if before != now => Seen::Renamed { before, now },
+            _ => Seen::Gone,
         }
     }
 
@@ -194,6 +268,11 @@ impl Managed {
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<u8>, FileError> {
         let file = tree.open_key(self.key.as_str(), &self.key.path(), mode)?;
+        self.mark = None;
+        self.interface = match catalogue::interface(self.key.as_str()) {
+            None | Some("all" | "default") => None,
+            Some(interface) => links::index_of(&interface.replace('/', ".")),
+        };
         let bytes = match file.read(buffer) {
             Ok(bytes) => bytes.to_vec(),
             // A secret that was never set: readable as nothing.
@@ -244,7 +323,7 @@ impl Managed {
     }
 
     fn stop(&mut self, obstacle: Obstacle) {
-        self.file = None;
+        self.close();
         self.text = None;
         self.actual = None;
         self.drifted = false;

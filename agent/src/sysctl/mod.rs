@@ -1,14 +1,21 @@
 //! Keys, values, the catalogue, policies; planning, reconciling and the ledger.
 
 pub mod catalogue;
+pub mod disk;
 pub mod engine;
 pub mod fight;
+pub mod glob;
 pub mod key;
 pub mod ledger;
 pub mod managed;
+pub mod marks;
+pub mod measure;
+mod members;
 pub mod place;
 pub mod plan;
 pub mod policy;
 pub mod restore;
+mod siblings;
 pub mod state;
 pub mod value;
+pub mod writers;

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::key::Key;
+use super::glob::Subject;
+use super::marks::LastWrite;
 use super::policy::OnConflict;
 
 /// One state at a time: the first that applies, in this order.
@@ -76,9 +77,9 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// The key in canonical form.
+    /// The key in canonical form, or the pattern.
     #[schemars(with = "String")]
-    pub key: Key,
+    pub key: Subject,
     /// Its state.
     pub state: State,
     /// Whether the kernel's value meets the policy, in whatever state.
@@ -101,9 +102,58 @@ pub struct KeyStatus {
     pub reason: Option<String>,
     /// What is wrong and what to do.
     pub detail: Option<String>,
+    /// The last write that was not the agent's, if one was seen since it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_write: Option<LastWrite>,
+    /// Of a pattern: its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
+    /// What the host's sysctl.d sets at boot, where that is something else than is wanted.
+    #[serde(default)]
+    pub disk: Option<AtBoot>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,
+}
+
+/// A key of a pattern that another process wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WrittenMember {
+    /// The key.
+    #[schemars(with = "String")]
+    pub key: Subject,
+    /// The last write.
+    pub last_write: LastWrite,
+}
+
+/// The keys that a pattern has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    /// How many there are.
+    pub total: usize,
+    /// How many of them meet the policy.
+    pub in_sync: usize,
+    /// How many more match and are not managed.
+    pub cut: usize,
+    /// Those that do not meet it, at most 20.
+    pub not_in_sync: Vec<String>,
+    /// Those that another process wrote since the agent started, the latest first, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<WrittenMember>,
+}
+
+/// What a line on the host's disk sets a key to at boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AtBoot {
+    /// The file on the host, escaped.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The value, with single spaces, escaped.
+    pub value: String,
 }
 
 /// The numeric fields of a key, for metrics.

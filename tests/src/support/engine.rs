@@ -8,6 +8,7 @@ use headroom::kernel::netns::Netns;
 use headroom::kernel::sysctl_file::SysctlTree;
 use headroom::kernel::system;
 use headroom::sysctl::engine::{Counters, Engine};
+use headroom::sysctl::glob::{Glob, Subject};
 use headroom::sysctl::key::Key;
 use headroom::sysctl::ledger::{Ledger, Notice};
 use headroom::sysctl::place::{Net, Place};
@@ -57,12 +58,26 @@ impl Rig {
 
     /// Configures these policies, and nothing else.
     pub fn want(&mut self, policies: impl IntoIterator<Item = (Key, Policy)>) {
-        self.engine.configure(policies.into_iter().collect::<BTreeMap<_, _>>());
+        self.engine.configure(policies.into_iter().collect::<BTreeMap<_, _>>(), Vec::new());
+    }
+
+    /// Configures these policies, and these patterns in this order.
+    pub fn want_patterns(
+        &mut self,
+        policies: impl IntoIterator<Item = (Key, Policy)>,
+        patterns: impl IntoIterator<Item = (Glob, Policy)>,
+    ) {
+        self.engine.configure(policies.into_iter().collect(), patterns.into_iter().collect());
     }
 
     /// One pass.
     pub fn pass(&mut self) {
         self.engine.pass(self.now).unwrap();
+    }
+
+    /// What a link event leads to.
+    pub fn appeared(&mut self) {
+        self.engine.pass_appeared(self.now).unwrap();
     }
 
     /// Lets time go by.
@@ -73,8 +88,9 @@ impl Rig {
     /// A key's status.
     #[must_use]
     pub fn status(&self, text: &str) -> KeyStatus {
-        let wanted = key(text);
-        self.engine.status().into_iter().find(|status| status.key == wanted).unwrap()
+        let wanted = Subject::parse(text).unwrap();
+        let status = self.engine.status().into_iter().find(|status| status.key == wanted);
+        status.or_else(|| self.engine.status_of(&key(text))).unwrap()
     }
 
     /// A key's state.
@@ -97,7 +113,7 @@ impl Rig {
 
     /// Required keys that hold readiness back, with their states.
     #[must_use]
-    pub fn unmet(&self) -> Vec<(Key, State)> {
+    pub fn unmet(&self) -> Vec<(Subject, State)> {
         let status = self.engine.status();
         let unmet = status.into_iter().filter(KeyStatus::blocks_readiness);
         unmet.map(|status| (status.key, status.state)).collect()
@@ -175,6 +191,12 @@ fn policy(name: &str, want: Want) -> (Key, Policy) {
     let policy =
         Policy { want, on_conflict: OnConflict::Enforce, required: true, source, reason: None };
     (key(name), policy)
+}
+
+/// A required pattern that wants this value.
+#[must_use]
+pub fn pattern(text: &str, value: &str) -> (Glob, Policy) {
+    (Glob::parse(text).unwrap(), policy("a.b", Want::Value(value.to_owned())).1)
 }
 
 /// The same policy with another answer to other writers.

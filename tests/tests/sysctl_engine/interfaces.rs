@@ -11,7 +11,7 @@ fn fault_11_a_key_goes_and_comes_with_its_interface() {
     rig.pass();
     assert_eq!(rig.state(TAG), State::Pending, "not there yet");
     assert!(rig.detail(TAG).contains("its interface is not there"), "{}", rig.detail(TAG));
-    assert_eq!(rig.unmet(), [(key(TAG), State::Pending)]);
+    assert_eq!(rig.unmet(), [(key(TAG).into(), State::Pending)]);
 
     for round in 0..3 {
         netns.ip(veth);

@@ -18,7 +18,7 @@ use headroom::sysctl::policy::OnConflict::{Report, Yield};
 use headroom::sysctl::restore::Outcome;
 use headroom::sysctl::state::State;
 use headroom_tests::{
-    Mount, Namespace, Rig, SavedSysctls, WriteWatch, in_netns, key, max, min, one_of,
+    Mount, Namespace, Rig, SavedSysctls, WriteWatch, in_netns, key, max, min, one_of, pattern,
     private_mounts, root_or_skip, value, with_conflict,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -30,6 +30,7 @@ const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
 const IP_FORWARD: &str = "net.ipv4.ip_forward";
 
+mod globs;
 mod interfaces;
 mod originals;
 mod places;

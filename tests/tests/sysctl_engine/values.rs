@@ -218,7 +218,7 @@ fn fault_41_a_key_that_somebody_keeps_changing_is_contested_and_clears_by_itself
         assert!(contested.detail.unwrap().contains("another writer keeps changing it (now 50)"));
     }
     assert_eq!(watch.written(), Vec::<String>::new(), "the other writer is left to it");
-    assert_eq!(rig.unmet(), [(key(SOMAXCONN), State::Contested)]);
+    assert_eq!(rig.unmet(), [(key(SOMAXCONN).into(), State::Contested)]);
     assert_eq!(rig.counters().drift, 6);
 
     // A key that nobody fights over is kept meanwhile.
@@ -255,7 +255,7 @@ fn fault_38_a_refused_value_waits_for_a_reason_and_stops_no_other_key() {
     assert_eq!(netns.read("net/ipv4/ip_local_port_range"), before, "the last good value");
     assert_eq!(rig.state(SOMAXCONN), State::InSync);
     assert_eq!(netns.read("net/ipv4/tcp_tw_reuse"), "0");
-    assert_eq!(rig.unmet(), [(key(PORT_RANGE), State::Rejected)]);
+    assert_eq!(rig.unmet(), [(key(PORT_RANGE).into(), State::Rejected)]);
 
     let rejected = rig.counters().rejected;
     assert!(rejected >= 1);

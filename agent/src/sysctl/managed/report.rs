@@ -1,11 +1,13 @@
 //! What is shown of a key: its state, what is wrong with it, its numbers.
 
 use super::{Managed, Obstacle, no_right, show};
+use crate::kernel::who::Who;
 use crate::sysctl::fight::PATIENCE;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::policy::{OnConflict, Want};
 use crate::sysctl::state::{KeyStatus, Numbers, State};
 use crate::sysctl::value::Value;
+use crate::sysctl::writers;
 
 impl Managed {
     /// The state, by the design's precedence.
@@ -67,18 +69,55 @@ impl Managed {
             ) => Some(why.clone()),
             (_, Some(Obstacle::Unfit(why))) => Some(format!("{why}; nothing was written")),
             (State::Denied, Some(Obstacle::Denied(why))) => Some(why.clone()),
-            (State::Contested, _) => Some(format!(
-                "another writer keeps changing it (now {}): put back more than {} times within a minute, \
-                 so it is tried again after a growing pause",
-                self.shown().unwrap_or_default(),
-                PATIENCE
+            (State::Contested, _) => Some(self.contested()),
+            (State::Yielded, _) => Some(format!(
+                "another writer's value was taken, as onConflict: yield says{}",
+                self.written_by()
             )),
-            (State::Yielded, _) => {
-                Some("another writer's value was taken, as onConflict: yield says".into())
-            }
             (State::InSync | State::Observed, _) => None,
             (State::Normalized, _) => Some(format!("the kernel's form of {}", self.policy.want)),
             _ => held,
+        }
+    }
+
+    fn contested(&self) -> String {
+        let process = match self.last_write.as_ref().map(|last| &last.who) {
+            Some(Who::Process(process)) => writers::recognise(process),
+            _ => None,
+        };
+        let usual = writers::usual(&self.key);
+        let known = usual.iter().find(|usual| Some(usual.who) == process);
+        let advice = match known {
+            Some(known) => format!("; this is {}. {}", known.who, known.what_to_do),
+            None if usual.is_empty() => String::new(),
+            None => {
+                let names: Vec<&str> = usual.iter().map(|usual| usual.who).collect();
+                format!(
+                    "; often written by {}: `headroom explain {}` says what to do",
+                    names.join(", "),
+                    self.key
+                )
+            }
+        };
+        format!(
+            "another writer keeps changing it (now {}, wanted {}{}): put back more than {PATIENCE} \
+             times within a minute, so it is tried again after a growing pause{advice}",
+            self.shown().unwrap_or_default(),
+            show(&self.policy.want.to_string()),
+            self.written_by(),
+        )
+    }
+
+    /// Who wrote it last, for the end of a phrase.
+    fn written_by(&self) -> String {
+        match self.last_write.as_ref().map(|last| &last.who) {
+            None => String::new(),
+            Some(Who::Unknown) => {
+                "; last written by a process on another mount of proc, such as a container, or by \
+                 the kernel itself"
+                    .to_owned()
+            }
+            Some(who) => format!("; last written by {who}"),
         }
     }
 
@@ -89,7 +128,7 @@ impl Managed {
         let ints = |value: Option<&Value>| value.and_then(Value::ints).unwrap_or_default().to_vec();
         let target = self.target();
         KeyStatus {
-            key: self.key.clone(),
+            key: self.key.clone().into(),
             state,
             in_sync: self.met(),
             required: self.policy.required
@@ -103,6 +142,9 @@ impl Managed {
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
             detail: self.detail(state),
+            last_write: self.last_write.clone(),
+            members: None,
+            disk: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }

@@ -1,0 +1,67 @@
+//! Files that are mounted by themselves.
+
+use std::fs;
+use std::path::Path;
+
+use procfs::process::MountInfo;
+
+use super::errno::{Access, FileError, of_io};
+use super::name::Name;
+
+/// The mount whose mount point is this very file, links followed: which part of its file system
+/// it shows. `None`: the file is no mount point.
+pub fn root_at(proc_root: &Path, file: &Path) -> Result<Option<Name>, FileError> {
+    let file = fs::canonicalize(file)
+        .map_err(|error| FileError::new(Access::Open, file, of_io(&error)))?;
+    let path = proc_root.join("self/mountinfo");
+    let text =
+        fs::read(&path).map_err(|error| FileError::new(Access::Read, path, of_io(&error)))?;
+    Ok(root_in(&text, &file))
+}
+
+/// The same from the text of `mountinfo` (`proc_pid_mountinfo(5)`). Where several are mounted on
+/// one another, the last line is the one that is seen.
+#[must_use]
+pub fn root_in(mountinfo: &[u8], mount_point: &Path) -> Option<Name> {
+    let mount_point = as_shown(mount_point)?;
+    let lines = mountinfo.split(|byte| *byte == b'\n');
+    // A line that is not UTF-8 is about another path: this one is.
+    let mut mounts = lines.filter_map(|line| MountInfo::from_line(str::from_utf8(line).ok()?).ok());
+    let last = mounts.rfind(|mount| mount.mount_point == Path::new(&mount_point))?;
+    Some(Name::from_bytes(last.root))
+}
+
+/// The kernel writes these four as octal (`show_mountinfo`).
+fn as_shown(path: &Path) -> Option<String> {
+    let shown = path.to_str()?.chars().map(|char| match char {
+        ' ' | '\t' | '\n' | '\\' => format!("\\{:03o}", u32::from(char)),
+        other => other.to_string(),
+    });
+    Some(shown.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &[u8] = b"\
+22 28 0:20 / /proc rw,nosuid - proc proc rw
+30 28 259:1 /a /etc/headroom ro - ext4 /dev/root rw
+31 30 259:1 /var/x/config.yaml /etc/headroom/config.yaml ro - ext4 /dev/root rw
+32 30 259:1 /var/\xff /etc/\xff ro - ext4 /dev/root rw
+33 30 259:1 /var/y /etc/with\\040a\\134space ro master:1 - ext4 /dev/root rw
+34 31 259:1 /var/kubelet/volume-subpaths/c/h/0 /etc/headroom/config.yaml ro - ext4 /dev/root rw
+broken
+";
+
+    #[test]
+    fn the_mount_that_is_seen_is_found() {
+        let root = |path: &str| root_in(MOUNTINFO, Path::new(path)).map(|root| root.to_string());
+        let of = |text: &str| Some(text.to_owned());
+        assert_eq!(root("/etc/headroom/config.yaml"), of("/var/kubelet/volume-subpaths/c/h/0"));
+        assert_eq!(root("/etc/with a\\space"), of("/var/y"));
+        assert_eq!(root("/etc/headroom/other.yaml"), None);
+        assert_eq!(root("/etc"), None);
+        assert_eq!(root_in(b"", Path::new("/etc")), None);
+    }
+}
