@@ -3,13 +3,14 @@
 # make lint    rustfmt, clippy, dependency policy
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 5 minutes)
-# make vm-test  run tests with real modules on Debian kernels in virtual machines (about 15 minutes)
+# make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
+# make vm-test   run tests with real modules on Debian kernels in virtual machines (half an hour)
 # make image   build the container image with docker or buildah
 
 CARGO ?= cargo
 export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: run build test peers lint docs bench vm-test image clean
+.PHONY: run build test peers lint docs bench conformance vm-test image clean
 
 run: build
 	target/release/headroom run
@@ -52,6 +53,12 @@ VM_TOOLS = busybox-static debian-archive-keyring iproute2 kmod qemu-system-x86 x
 vm-test:
 	@.ci/install $(VM_TOOLS)
 	$(CARGO) run --locked -p headroom-tests --bin vm -- --out docs/kernels.md
+
+# TuneD brings 11 MiB of packages to a Debian that has no Python.
+conformance:
+	@.ci/install iproute2 procps systemd tuned
+	$(CARGO) build --locked -p headroom
+	$(CARGO) run --locked -p headroom-tests --bin conformance -- --out docs/conformance.md
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= headroom:$(VERSION)

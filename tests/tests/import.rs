@@ -308,6 +308,9 @@ fn explain_and_status_name_the_line_that_wins_at_boot() {
     command.args(root);
     let mut agent = home.launch(command);
     agent.wait_until("ready", Agent::is_ready);
+    agent.wait_until("told of the line", |agent| {
+        agent.key("net.core.somaxconn")["disk"]["value"] == "2048"
+    });
     assert_eq!(agent.key("net.core.somaxconn")["disk"]["line"], 2);
     assert_eq!(agent.key("net.ipv4.tcp_fin_timeout")["disk"], serde_json::Value::Null);
 }

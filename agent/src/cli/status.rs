@@ -1,6 +1,6 @@
 //! `headroom status`: this node.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use headroom::agent::once;
 use headroom::kernel::who::Who;
@@ -151,20 +151,14 @@ fn written_by_others(out: &Output, status: &Status) {
         return;
     }
     writes.sort_by_key(|(_, last)| std::cmp::Reverse(last.at));
-    let now =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let rows = writes.iter().take(WRITES).map(|(key, last)| {
-        let ago = Duration::from_secs(now.saturating_sub(last.at));
         let who = match &last.who {
             Who::Unknown => {
                 "not known: a process on another mount of proc, or the kernel".to_owned()
             }
             who => who.to_string(),
         };
-        (
-            Tone::Plain,
-            vec![key.to_string(), format!("{} ago", humantime::format_duration(ago)), who],
-        )
+        (Tone::Plain, vec![key.to_string(), last.ago(), who])
     });
     out.line("");
     out.heading("WRITTEN BY OTHERS  the last time, since the agent started");

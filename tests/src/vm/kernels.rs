@@ -104,7 +104,8 @@ fn fetch(wanted: &Wanted, directory: &Path) -> Outcome<String> {
         }
         at += 1;
     }
-    let image = names.get(1).ok_or_else(|| format!("{} names no kernel", wanted.package))?;
+    let image = names.iter().skip(1).find(|name| name.starts_with("linux-image-"));
+    let image = image.ok_or_else(|| format!("{} names no kernel", wanted.package))?;
     let version = apt.field(image, "Version")?;
     let wanted = ["-qq".to_owned(), "download".to_owned()].into_iter().chain(names[1..].to_vec());
     run(apt.command("apt-get", wanted).current_dir(&packages))?;

@@ -89,6 +89,11 @@ fn group(name: &str) -> &str {
     if ["default", "child", "inherit"].contains(&first) { first } else { "" }
 }
 
+/// The fact about the same key in a new network namespace.
+fn inside(name: &str) -> String {
+    name.replacen("default", "child", 1)
+}
+
 struct Facts<'a>(&'a [One]);
 
 impl Facts<'_> {
@@ -101,13 +106,18 @@ impl Facts<'_> {
         self.0[kernel].1.facts.get(name).map(String::as_str)
     }
 
+    fn is_alike(&self, name: &str) -> bool {
+        let values = (0..self.0.len()).map(|kernel| self.get(kernel, name).unwrap_or("none"));
+        are_alike(&values.collect::<Vec<_>>())
+    }
+
     /// What a table shows of a fact on one kernel.
     fn cell(&self, kernel: usize, name: &str) -> String {
         let here = self.get(kernel, name);
-        let Some(key) = name.strip_prefix("default ") else {
+        if group(name) != "default" {
             return here.unwrap_or("–").to_owned();
-        };
-        let inside = self.get(kernel, &format!("child {key}"));
+        }
+        let inside = self.get(kernel, &inside(name));
         match (here, inside) {
             (None, _) => "*none*".to_owned(),
             (Some(here), Some(inside)) if !are_alike(&[here, inside]) => {
@@ -121,14 +131,12 @@ impl Facts<'_> {
     fn table(&self, text: &mut String, names: BTreeSet<&str>) {
         heading(text, "", self.0);
         for name in names {
-            let cells: Vec<String> =
-                (0..self.0.len()).map(|kernel| self.cell(kernel, name)).collect();
-            let alike = are_alike(&cells.iter().map(String::as_str).collect::<Vec<_>>());
+            let cells = (0..self.0.len()).map(|kernel| self.cell(kernel, name));
             let label = name.strip_prefix("default ").map(|key| format!("`{key}`"));
-            if label.is_some() && alike {
+            if label.is_some() && self.is_alike(name) && self.is_alike(&inside(name)) {
                 continue;
             }
-            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
             let _ =
                 writeln!(text, "| {} | {} |", label.unwrap_or(name.to_owned()), cells.join(" | "));
         }
