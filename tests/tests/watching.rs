@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(missing_docs)]
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use headroom_tests::agent_process::{Agent, Home};
@@ -238,4 +239,78 @@ fn fault_13_a_hostile_writer_is_named_on_one_printable_line() {
         assert!(!text.contains(bad), "{text:?}");
     }
     assert!(!agent.ask("/metrics").body.contains("x1b"), "never in a label");
+}
+
+/// A cgroup of the test's own, removed when it is dropped; with the way to it.
+struct Cgroup(Vec<PathBuf>);
+
+impl Cgroup {
+    fn new(path: &str) -> Self {
+        let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let root = Path::new(if v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" });
+        let mut made = Self(Vec::new());
+        let mut directory = root.to_owned();
+        for part in Path::new(path) {
+            directory.push(part);
+            if !directory.exists() {
+                std::fs::create_dir(&directory).unwrap();
+                made.0.push(directory.clone());
+            }
+        }
+        assert!(!made.0.is_empty(), "{path} is there already");
+        made
+    }
+
+    fn procs(&self) -> String {
+        self.0.last().unwrap().join("cgroup.procs").display().to_string()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            // A process that has just ended may still be counted.
+            for _ in 0..100 {
+                if std::fs::remove_dir(directory).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_is_named_with_its_systemd_unit_or_its_pod_and_container() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let home = Home::inside(&netns);
+    home.configure(&document("1h", &format!("{SOMAXCONN}: 10000")));
+    let mut agent = home.start();
+    let uid = "0f0e0d0c-1111-2222-3333-444455556666";
+    let container = "0123456789abcdef".repeat(4);
+    let pod = Cgroup::new(&format!("hrtest-kubepods/burstable/pod{uid}/{container}"));
+    let unit = Cgroup::new("hrtest.slice/hrtest-writer.service");
+    let write = |cgroup: &Cgroup, value: u32| {
+        // What follows the write keeps the writer alive until it has been looked at.
+        let script = format!(
+            "echo $$ > {}; echo {value} > /proc/sys/net/core/somaxconn; sleep 0.2",
+            cgroup.procs()
+        );
+        shell(&netns, &[], &script);
+    };
+    write(&pod, 50);
+    put_right(&mut agent, &netns, "put right");
+    let who = last_write(&agent, SOMAXCONN);
+    assert_eq!((&who["pod"]["uid"], &who["pod"]["container"]), (&uid.into(), &container.into()));
+    let line = agent.log_with(&["drifted", &format!("pod {uid}"), "container 0123456789ab"]);
+    assert_eq!(line.len(), 1, "{:?}", agent.log());
+    write(&unit, 51);
+    put_right(&mut agent, &netns, "put right");
+    assert_eq!(last_write(&agent, SOMAXCONN)["unit"], "hrtest-writer.service");
+    let explained = home.run(["explain", SOMAXCONN]);
+    assert!(explained.stdout.contains("unit hrtest-writer.service"), "{}", explained.stdout);
+    let explained = home.run(["explain", SOMAXCONN, "-o", "json"]).json();
+    assert_eq!(explained["lastWrite"]["who"]["unit"], "hrtest-writer.service");
+    assert_eq!(explained["measured"]["found"], "own");
 }

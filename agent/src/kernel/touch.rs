@@ -5,10 +5,10 @@
 //! must never do. It ends with the watcher, and what it found waits in a mailbox that holds each
 //! file once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,16 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
-use tokio::sync::Notify;
 
 use super::errno::{Access, FileError, name_of};
 use super::fanotify::{Batch, Group, Marks};
 use super::inotify::{Inotify, Mask, Subscription, WatchId};
 use super::sysctl_file::SysctlFile;
 use super::who::{Lookup, Who};
+
+mod mailbox;
+
+use mailbox::Mailbox;
 
 /// Reads of the queue with somebody to look up that may follow each other at once, and how many a
 /// second beyond that: who writes without end costs a tenth of a processor, not all of it.
@@ -288,66 +291,6 @@ impl Drop for Marked {
         let _ = self.stop.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-/// What nobody has taken yet.
-#[derive(Default)]
-struct Mailbox {
-    pending: Mutex<Pending>,
-    arrived: Notify,
-}
-
-#[derive(Default)]
-struct Pending {
-    known: BTreeSet<FileId>,
-    files: BTreeMap<FileId, Who>,
-    overflow: bool,
-}
-
-impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        // Every value behind this lock is written whole.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, file: FileId, who: Who) {
-        let mut pending = self.lock();
-        if pending.known.contains(&file) {
-            pending.files.insert(file, who);
-            drop(pending);
-            self.arrived.notify_one();
-        }
-    }
-
-    fn put_overflow(&self) {
-        self.lock().overflow = true;
-        self.arrived.notify_one();
-    }
-
-    fn forget(&self, file: FileId) {
-        let mut pending = self.lock();
-        pending.known.remove(&file);
-        pending.files.remove(&file);
-    }
-
-    async fn next(&self) -> Touches {
-        loop {
-            let touches = self.take();
-            if touches != Touches::default() {
-                return touches;
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    fn take(&self) -> Touches {
-        let mut pending = self.lock();
-        let files = std::mem::take(&mut pending.files);
-        Touches {
-            files: files.into_iter().map(|(file, who)| Touch { file, who }).collect(),
-            overflow: std::mem::take(&mut pending.overflow),
         }
     }
 }

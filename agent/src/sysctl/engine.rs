@@ -1,6 +1,6 @@
 //! The sysctl engine: reads all, plans, writes what differs, reads back, gives each key its state.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tracing::{info, warn};
@@ -14,7 +14,6 @@ use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
-use super::restore::{Restored, restore};
 use super::siblings::{changes_others, circumstances, read, sibling_values, store_siblings};
 use super::state::KeyStatus;
 use crate::kernel::netns::{Netns, NetnsError};
@@ -44,7 +43,7 @@ pub struct Counters {
 pub struct Engine {
     pub(super) place: Place,
     pub(super) tree: SysctlTree,
-    netns: Netns,
+    pub(super) netns: Netns,
     observe: bool,
     /// Keys with a policy of their own, then those that a pattern has found.
     pub(super) keys: Vec<Managed>,
@@ -60,7 +59,7 @@ pub struct Engine {
 }
 
 /// The keys that a pass is about, by their place in the engine's list.
-type Chosen = Vec<usize>;
+pub(super) type Chosen = Vec<usize>;
 
 impl Engine {
     /// An engine that has looked at nothing yet. `observe`: it never writes, and opens nothing
@@ -177,7 +176,7 @@ impl Engine {
         if self.observe { OpenMode::ReadOnly } else { OpenMode::ReadWrite }
     }
 
-    fn look(&mut self, chosen: &Chosen) {
+    pub(super) fn look(&mut self, chosen: &Chosen) {
         let mode = self.mode();
         let mut left = Vec::new();
         for &index in chosen {
@@ -265,7 +264,7 @@ impl Engine {
         self.save_ledger();
     }
 
-    fn save_ledger(&mut self) {
+    pub(super) fn save_ledger(&mut self) {
         let notice = self.ledger.save().err().map(|notice| notice.to_string());
         if let Some(reason) = notice.as_ref().filter(|_| self.save_notice != notice) {
             warn!(reason, "ledger");
@@ -400,30 +399,5 @@ impl Engine {
             // Opened for the other purpose.
             self.keys.iter_mut().for_each(Managed::close);
         }
-    }
-
-    /// Puts back the originals of keys that are on record and no longer wanted, where the value
-    /// is still ours.
-    pub fn restore_unconfigured(&mut self) -> Result<Vec<Restored>, NetnsError> {
-        let wanted: HashSet<Key> = self.keys.iter().map(|managed| managed.key.clone()).collect();
-        let globs: Vec<Glob> = self.patterns.iter().map(|pattern| pattern.glob.clone()).collect();
-        // Before the first pass no pattern has found its keys.
-        self.restore(|key| !wanted.contains(key) && !globs.iter().any(|glob| glob.covers(key)))
-    }
-
-    /// Puts back the originals of the keys that `which` chooses.
-    pub fn restore(
-        &mut self,
-        which: impl Fn(&Key) -> bool + Send,
-    ) -> Result<Vec<Restored>, NetnsError> {
-        let restored = self.netns.clone().run(|| {
-            let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
-            self.save_ledger();
-            // What came back along with them is no other writer's doing.
-            self.look(&(0..self.keys.len()).collect());
-            self.keys.iter_mut().for_each(Managed::excuse);
-            restored
-        })?;
-        Ok(restored)
     }
 }

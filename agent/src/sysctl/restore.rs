@@ -1,16 +1,21 @@
 //! Putting originals back.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{info, warn};
 
 use super::catalogue;
+use super::engine::Engine;
+use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Record};
-use super::managed::show;
+use super::managed::{Managed, show};
 use super::place::Place;
 use super::plan::{self, Change};
 use super::value::{Shape, Value};
+use crate::kernel::netns::NetnsError;
 use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
 
 /// What came of putting one original back.
@@ -53,6 +58,33 @@ struct Candidate {
     record: Record,
     shape: Shape,
     found: Result<(SysctlFile, String), Outcome>,
+}
+
+impl Engine {
+    /// Puts back the originals of keys that are on record and no longer wanted, where the value
+    /// is still ours.
+    pub fn restore_unconfigured(&mut self) -> Result<Vec<Restored>, NetnsError> {
+        let wanted: HashSet<Key> = self.keys.iter().map(|managed| managed.key.clone()).collect();
+        let globs: Vec<Glob> = self.patterns.iter().map(|pattern| pattern.glob.clone()).collect();
+        // Before the first pass no pattern has found its keys.
+        self.restore(|key| !wanted.contains(key) && !globs.iter().any(|glob| glob.covers(key)))
+    }
+
+    /// Puts back the originals of the keys that `which` chooses.
+    pub fn restore(
+        &mut self,
+        which: impl Fn(&Key) -> bool + Send,
+    ) -> Result<Vec<Restored>, NetnsError> {
+        let restored = self.netns.clone().run(|| {
+            let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
+            self.save_ledger();
+            // What came back along with them is no other writer's doing.
+            self.look(&(0..self.keys.len()).collect());
+            self.keys.iter_mut().for_each(Managed::excuse);
+            restored
+        })?;
+        Ok(restored)
+    }
 }
 
 /// Puts back the originals of the keys that `which` chooses, where the value is still ours, and

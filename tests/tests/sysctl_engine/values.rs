@@ -215,7 +215,12 @@ fn fault_41_a_key_that_somebody_keeps_changing_is_contested_and_clears_by_itself
         rig.pass();
         let contested = rig.status(SOMAXCONN);
         assert_eq!((contested.state, contested.in_sync), (State::Contested, false));
-        assert!(contested.detail.unwrap().contains("another writer keeps changing it (now 50)"));
+        assert!(
+            contested
+                .detail
+                .unwrap()
+                .contains("another writer keeps changing it (now 50, wanted 10000")
+        );
     }
     assert_eq!(watch.written(), Vec::<String>::new(), "the other writer is left to it");
     assert_eq!(rig.unmet(), [(key(SOMAXCONN).into(), State::Contested)]);
