@@ -42,7 +42,19 @@ usage: vm [--kernel NAME]… [--test NAME]… [--out FILE] [--work DIRECTORY]
 
 /// The test binaries that run inside, in this order: defaults are read before anything changes
 /// them, modules come and go last.
-const TESTS: [&str; 3] = ["kernel_versions", "sysctl_engine", "vm_modules"];
+const TESTS: [&str; 11] = [
+    "kernel_versions",
+    "kernel_facts",
+    "sysctl_engine",
+    "namespaces",
+    "neighbors",
+    "bridges",
+    "touch",
+    "watching",
+    "reload",
+    "modules",
+    "vm_modules",
+];
 
 /// Far above what a test binary takes, in seconds.
 const TEST_LIMIT: u64 = 900;

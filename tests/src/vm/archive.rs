@@ -12,41 +12,41 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 #[derive(Default)]
 pub struct Archive {
     bytes: Vec<u8>,
-    directories: BTreeSet<String>,
+    paths: BTreeSet<String>,
     inodes: u32,
 }
 
 impl Archive {
-    /// Adds a file that may be run.
+    /// Adds a file that may be run, unless something of that name is there.
     pub fn file(&mut self, path: &str, content: &[u8]) {
-        self.parents(path);
-        self.entry(path, PROGRAM, (0, 0), content);
+        self.add(path, PROGRAM, (0, 0), content);
     }
 
-    /// Adds a symbolic link.
+    /// Adds a symbolic link, unless something of that name is there.
     pub fn link(&mut self, path: &str, target: &str) {
-        self.parents(path);
-        self.entry(path, LINK, (0, 0), target.as_bytes());
+        self.add(path, LINK, (0, 0), target.as_bytes());
     }
 
     /// Adds a character device.
     pub fn device(&mut self, path: &str, major: u32, minor: u32) {
-        self.parents(path);
-        self.entry(path, CHARACTER_DEVICE, (major, minor), b"");
+        self.add(path, CHARACTER_DEVICE, (major, minor), b"");
     }
 
     /// Adds a directory, and those above it: the kernel makes none by itself.
     pub fn directory(&mut self, path: &str) {
         for (end, _) in format!("{path}/").match_indices('/').filter(|(end, _)| *end > 0) {
-            if self.directories.insert(path[..end].to_owned()) {
+            if self.paths.insert(path[..end].to_owned()) {
                 self.entry(&path[..end], DIRECTORY, (0, 0), b"");
             }
         }
     }
 
-    fn parents(&mut self, path: &str) {
+    fn add(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
         if let Some((directory, _)) = path.rsplit_once('/') {
             self.directory(directory);
+        }
+        if self.paths.insert(path.to_owned()) {
+            self.entry(path, mode, device, content);
         }
     }
 
@@ -112,6 +112,7 @@ mod tests {
         archive.directory("/proc");
         archive.file("/sbin/a/program", b"12345");
         archive.file("/sbin/other", b"");
+        archive.link("/sbin/other", "twice");
         archive.link("/sbin/link", "a/program");
         archive.device("/dev/console", 5, 1);
         let found = read(&archive.finish());

@@ -11,8 +11,9 @@ use crate::kernels::Kernel;
 use crate::{Outcome, files, text_of};
 
 const BUSYBOX: &str = "/bin/busybox";
-/// Debian has it in /sbin and /bin.
-const IP: &str = "/bin/ip";
+/// Programs of which busybox has a lesser form: iproute2's, util-linux' and procps'.
+const PROGRAMS: [&str; 5] =
+    ["/bin/ip", "/usr/bin/nsenter", "/usr/bin/setpriv", "/usr/bin/unshare", "/sbin/sysctl"];
 
 /// What runs first in the virtual machine. Lines that begin with `@@` are read outside.
 const INIT: &str = r#"#!/bin/sh
@@ -27,7 +28,7 @@ ip link set lo up
 echo "@@ kernel $(uname -r)"
 while read -r name; do
   echo "@@ begin $name"
-  timeout -s KILL LIMIT "/tests/$name" --show-output </dev/null
+  timeout -s KILL LIMIT "/tests/$name.test" --show-output </dev/null
   echo "@@ end $name $?"
 done </tests.list
 echo "@@ done"
@@ -43,13 +44,15 @@ pub fn build(kernel: &Kernel, programs: &Programs, limit: u64) -> Outcome<Vec<u8
     // What the kernel gives the first program as its input and output.
     archive.device("/dev/console", 5, 1);
     archive.file("/init", INIT.replace("LIMIT", &limit.to_string()).as_bytes());
+    for program in PROGRAMS {
+        dynamic(&mut archive, program)?;
+    }
     busybox(&mut archive)?;
-    dynamic(&mut archive, IP, "/sbin/ip")?;
     modules(&mut archive, kernel)?;
     archive.file("/headroom", &fs::read(&programs.headroom)?);
     let mut list = String::new();
     for (name, path) in &programs.tests {
-        archive.file(&format!("/tests/{name}"), &fs::read(path)?);
+        archive.file(&format!("/tests/{name}.test"), &fs::read(path)?);
         list += &format!("{name}\n");
     }
     archive.file("/tests.list", list.as_bytes());
@@ -60,10 +63,7 @@ pub fn build(kernel: &Kernel, programs: &Programs, limit: u64) -> Outcome<Vec<u8
 fn busybox(archive: &mut Archive) -> Outcome<()> {
     archive.file("/bin/busybox", &fs::read(BUSYBOX)?);
     for name in text_of(Command::new(BUSYBOX).arg("--list"))?.lines() {
-        // Not busybox' own: it has no network namespaces.
-        if !["busybox", "ip"].contains(&name) {
-            archive.link(&format!("/bin/{name}"), "busybox");
-        }
+        archive.link(&format!("/bin/{name}"), "busybox");
     }
     // Where the kernel looks when it wants a module (kernel.modprobe).
     archive.link("/sbin/modprobe", "../bin/busybox");
@@ -71,8 +71,9 @@ fn busybox(archive: &mut Archive) -> Outcome<()> {
 }
 
 /// A program of this machine with the libraries it needs, in the places where it looks for them.
-fn dynamic(archive: &mut Archive, program: &str, path: &str) -> Outcome<()> {
-    archive.file(path, &fs::read(program)?);
+fn dynamic(archive: &mut Archive, program: &str) -> Outcome<()> {
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    archive.file(&format!("/bin/{name}"), &fs::read(program)?);
     for line in text_of(Command::new("ldd").arg(program))?.lines() {
         let library = line.split_whitespace().find(|word| word.starts_with('/'));
         if let Some(library) = library {
