@@ -4,12 +4,13 @@
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 5 minutes)
 # make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
+# make vm-test   run tests with real modules on Debian kernels in virtual machines (half an hour)
 # make image   build the container image with docker or buildah
 
 CARGO ?= cargo
 export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: run build test peers lint docs bench conformance image clean
+.PHONY: run build test peers lint docs bench conformance vm-test image clean
 
 run: build
 	target/release/headroom run
@@ -45,6 +46,13 @@ docs:
 bench: build
 	@.ci/install $(PEERS)
 	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
+
+# In a virtual machine without hardware help. Kernels, builds and consoles are kept in target/vm:
+# remove target/vm/kernels to look for newer kernels.
+VM_TOOLS = busybox-static debian-archive-keyring iproute2 kmod procps qemu-system-x86 util-linux xz-utils
+vm-test:
+	@.ci/install $(VM_TOOLS)
+	$(CARGO) run --locked -p headroom-tests --bin vm -- --out docs/kernels.md
 
 # TuneD brings 11 MiB of packages to a Debian that has no Python.
 conformance:

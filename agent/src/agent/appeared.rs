@@ -17,23 +17,37 @@ const LATER: Duration = Duration::from_secs(1);
 /// In a burst of link events, once in this time.
 const LINK_PAUSE: Duration = Duration::from_millis(50);
 
-/// A count that grows. Whoever waits for a key looks again when it does.
+/// How often something was said. Whoever waits for a key looks again when it grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Of interfaces: it concerns their keys, and keys that are not there.
+    pub links: u64,
+    /// Of modules: one that goes, perhaps to come back at once, may take any key along.
+    pub modules: u64,
+}
+
+/// Where it is said.
 #[derive(Clone)]
-pub struct Appeared(watch::Sender<u64>);
+pub struct Appeared(watch::Sender<Said>);
 
 impl Appeared {
     /// Nobody has said anything yet.
     pub fn new() -> Self {
-        Self(watch::channel(0).0)
+        Self(watch::channel(Said::default()).0)
     }
 
-    /// Something may have appeared.
-    pub fn say(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    /// An interface may have come, gone, or changed.
+    pub fn say_link(&self) {
+        self.0.send_modify(|said| said.links = said.links.wrapping_add(1));
+    }
+
+    /// A module may have come or gone.
+    pub fn say_module(&self) {
+        self.0.send_modify(|said| said.modules = said.modules.wrapping_add(1));
     }
 
     /// Hears what is said from now on. Many times while nobody looks are one.
-    pub fn hear(&self) -> watch::Receiver<u64> {
+    pub fn hear(&self) -> watch::Receiver<Said> {
         self.0.subscribe()
     }
 }
@@ -103,7 +117,7 @@ pub async fn watch_modules(context: Context) -> Result<(), Failure> {
                 later = later.filter(|due| *due > now);
             }
         }
-        context.appeared.say();
+        context.appeared.say_module();
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn watch(mut context: Context) -> Result<(), Failure> {
             }
             () = watcher.links.wait() => {
                 watcher.links.said(TokioInstant::now());
-                context.appeared.say();
+                context.appeared.say_link();
             }
             () = sleep_until(due) => {
                 // However busy the node is: events alone are not trusted for longer.

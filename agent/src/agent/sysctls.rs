@@ -35,8 +35,10 @@ enum Work {
     Sweep,
     /// Keys that were written.
     Touched(Touches),
-    /// Keys that may be there now.
-    Appeared,
+    /// Keys that may be there now, or those of an interface.
+    Links,
+    /// All keys: a module came or went.
+    Modules,
 }
 
 /// The engine, and what tells it of other writers.
@@ -50,9 +52,9 @@ impl Keeper {
         let now = Instant::now();
         let Self { engine, watcher } = self;
         match work {
-            Work::Sweep => engine.pass_watching(watcher, now),
+            Work::Sweep | Work::Modules => engine.pass_watching(watcher, now),
             Work::Touched(touches) => engine.touched(watcher, touches, now),
-            Work::Appeared => engine.appeared(watcher, now),
+            Work::Links => engine.appeared(watcher, now),
         }
     }
 }
@@ -61,6 +63,7 @@ impl Keeper {
 pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
     let mut appeared = context.appeared.hear();
+    let mut heard = *appeared.borrow();
     let engine = start(&context, &config).await?;
     let mut keeper = Keeper { engine, watcher: watcher(&context) };
     let mut said: Vec<(String, State)> = Vec::new();
@@ -86,16 +89,17 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
         }
         match work_done {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
-            Work::Appeared => rested_at = TokioInstant::now() + took * REST,
+            Work::Links | Work::Modules => rested_at = TokioInstant::now() + took * REST,
             Work::Touched(_) => {}
         }
         recovered(&context.node, "sysctl");
         work = tokio::select! {
             () = sleep_until(sweep_at) => Work::Sweep,
             touches = pace.next(&keeper.watcher) => Work::Touched(touches),
-            heard = async { sleep_until(rested_at).await; appeared.changed().await } => {
-                heard.map_err(|_| "the agent is stopping".to_owned())?;
-                Work::Appeared
+            changed = async { sleep_until(rested_at).await; appeared.changed().await } => {
+                changed.map_err(|_| "the agent is stopping".to_owned())?;
+                let before = std::mem::replace(&mut heard, *appeared.borrow_and_update());
+                if before.modules == heard.modules { Work::Links } else { Work::Modules }
             }
             changed = context.config.changed() => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;

@@ -127,8 +127,7 @@ impl Engine {
         })
     }
 
-    /// A pass over what links have to do with: interfaces came, went, or were renamed, or a module
-    /// was loaded.
+    /// A pass over what links have to do with: interfaces came, went, or were renamed.
     pub fn pass_appeared(&mut self, now: Instant) -> Result<(), NetnsError> {
         self.netns.clone().run(|| {
             self.follow_record();

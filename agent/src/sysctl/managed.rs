@@ -136,7 +136,7 @@ impl Managed {
         }
     }
 
-    /// Whether a link that came or a module that was loaded can have made or replaced its file.
+    /// Whether a link that came, went, or changed can have made, removed, or replaced its file.
     #[must_use]
     pub fn may_appear(&self) -> bool {
         self.file.is_none() || catalogue::interface(self.key.as_str()).is_some()

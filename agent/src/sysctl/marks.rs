@@ -57,7 +57,7 @@ impl Engine {
         self.watch(watcher, now)
     }
 
-    /// The same over what a link that came or a module that was loaded can have changed.
+    /// The same over what a link that came or went can have changed.
     pub fn appeared(&mut self, watcher: &mut Watcher, now: Instant) -> Result<(), NetnsError> {
         self.pass_appeared(now)?;
         self.watch(watcher, now)
