@@ -54,6 +54,8 @@ pub struct Engine {
     pub(super) patterns: Vec<Pattern>,
     pub(super) ledger: Ledger,
     pub(super) marks: Marks,
+    /// Keys whose file went away, and whose record has not followed yet.
+    pub(super) departed: Vec<(Key, Seen)>,
     /// Why the ledger could not be read; stays, since what it knew is not known.
     load_notice: Option<String>,
     /// Whether what is on record from an earlier run was held against the interfaces of today.
@@ -87,6 +89,7 @@ impl Engine {
             patterns: Vec::new(),
             ledger,
             marks: Marks::default(),
+            departed: Vec::new(),
             load_notice: None,
             followed: false,
             save_notice: None,
@@ -123,7 +126,7 @@ impl Engine {
         self.netns.clone().run(|| {
             self.follow_record();
             self.find_members();
-            self.work((0..self.keys.len()).collect(), now);
+            self.work(self.all(), now);
         })
     }
 
@@ -150,14 +153,20 @@ impl Engine {
         self.note_drift(&chosen);
         if !self.observe {
             for _ in 0..=FURTHER_PASSES {
-                let changes = self.plan_of(&chosen, now);
+                let mut changes = self.plan_of(&chosen, now);
                 if changes.is_empty() {
                     break;
                 }
-                self.record(&changes);
                 if changes.iter().any(|change| changes_others(&change.key)) {
-                    chosen = (0..self.keys.len()).collect();
+                    // What others did to the rest is theirs only as long as nothing is written.
+                    let rest = self.rest_of(&chosen);
+                    self.look(&rest);
+                    self.note_drift(&rest);
+                    changes.extend(self.plan_of(&rest, now));
+                    plan::order(&mut changes);
+                    chosen = self.all();
                 }
+                self.record(&changes);
                 if self.write_and_look(changes, &chosen) == 0 {
                     break;
                 }
@@ -177,12 +186,21 @@ impl Engine {
         }
     }
 
+    pub(super) fn all(&self) -> Chosen {
+        (0..self.keys.len()).collect()
+    }
+
+    /// The others. Chosen keys are in order.
+    fn rest_of(&self, chosen: &Chosen) -> Chosen {
+        (0..self.keys.len()).filter(|index| chosen.binary_search(index).is_err()).collect()
+    }
+
     /// Reads everything and plans, without writing: what a pass would change.
     pub fn preview(&mut self, now: Instant) -> Result<Vec<Change>, NetnsError> {
         self.netns.clone().run(|| {
             self.follow_record();
             self.find_members();
-            self.look(&(0..self.keys.len()).collect());
+            self.look(&self.all());
             self.plan(now)
         })
     }
@@ -199,16 +217,12 @@ impl Engine {
     }
 
     pub(super) fn look(&mut self, chosen: &Chosen) {
-        let mode = self.mode();
-        let mut left = Vec::new();
-        for &index in chosen {
-            let Some(managed) = self.keys.get_mut(index) else { continue };
-            match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
-                Seen::Same => {}
-                seen => left.push((managed.key.clone(), seen)),
-            }
+        self.look_without_following(chosen);
+        if self.departed.iter().any(|(_, seen)| matches!(seen, Seen::Renamed { .. })) {
+            // One may have the name that another one had: no record moves before all are known.
+            self.look_without_following(&self.rest_of(chosen));
         }
-        self.follow(left);
+        self.follow();
         for &index in chosen {
             if let Some(managed) = self.keys.get_mut(index) {
                 managed.recall(&self.ledger);
@@ -216,11 +230,23 @@ impl Engine {
         }
     }
 
+    /// Leaves the ledger as it is.
+    pub(super) fn look_without_following(&mut self, chosen: &Chosen) {
+        let mode = self.mode();
+        for &index in chosen {
+            let Some(managed) = self.keys.get_mut(index) else { continue };
+            match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
+                Seen::Same => {}
+                seen => self.departed.push((managed.key.clone(), seen)),
+            }
+        }
+    }
+
     /// What is on record of a key goes with the file that had it, or along with its interface to
     /// another name.
-    pub(super) fn follow(&mut self, left: Vec<(Key, Seen)>) {
+    fn follow(&mut self) {
         let mut renamed = BTreeMap::new();
-        for (key, seen) in left {
+        for (key, seen) in std::mem::take(&mut self.departed) {
             match seen {
                 Seen::Same => {}
                 Seen::Gone { interface } => self.ledger.forget_with_siblings(&key, interface),
@@ -233,13 +259,13 @@ impl Engine {
         }
     }
 
-    fn note_drift(&mut self, chosen: &Chosen) {
+    pub(super) fn note_drift(&mut self, chosen: &Chosen) {
         for &index in chosen {
             let Some(managed) = self.keys.get_mut(index) else { continue };
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
                 // Without a notification: a writer on another procfs mount, or the kernel itself.
-                if !managed.named {
+                if !managed.named && !managed.knows_its_rival() {
                     managed.last_write = Some(LastWrite::now(Who::Unknown));
                 }
                 let by = managed.last_write.as_ref().map(|last| last.who.to_string());
@@ -257,7 +283,7 @@ impl Engine {
 
     /// What is to be written, in order.
     pub fn plan(&mut self, now: Instant) -> Vec<Change> {
-        self.plan_of(&(0..self.keys.len()).collect(), now)
+        self.plan_of(&self.all(), now)
     }
 
     fn plan_of(&mut self, chosen: &Chosen, now: Instant) -> Vec<Change> {
@@ -314,7 +340,7 @@ impl Engine {
     /// Writes each change with one `write(2)`, and reads back. One key's failure never stops
     /// another's. How many were put in force.
     pub fn write(&mut self, changes: Vec<Change>) -> usize {
-        self.write_and_look(changes, &(0..self.keys.len()).collect())
+        self.write_and_look(changes, &self.all())
     }
 
     fn write_and_look(&mut self, changes: Vec<Change>, chosen: &Chosen) -> usize {
@@ -430,8 +456,11 @@ impl Engine {
     pub fn set_observe(&mut self, observe: bool) {
         if self.observe != observe {
             self.observe = observe;
-            // Opened for the other purpose.
-            self.keys.iter_mut().for_each(Managed::close);
+            for managed in &mut self.keys {
+                // Opened for the other purpose.
+                managed.close();
+                managed.forget_fight();
+            }
         }
     }
 }

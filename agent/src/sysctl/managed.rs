@@ -15,6 +15,7 @@ use crate::kernel::errno::FileError;
 use crate::kernel::name::escape;
 use crate::kernel::sysctl_file::SysctlFile;
 use crate::kernel::touch::FileId;
+use crate::kernel::who::Who;
 
 mod look;
 mod report;
@@ -159,6 +160,19 @@ impl Managed {
     #[must_use]
     pub fn watchable(&self) -> Option<&SysctlFile> {
         self.file.as_ref().filter(|file| file.write_error().is_none() && !self.fight.is_on())
+    }
+
+    /// Whether it is contested, and by whom is known: it is not watched meanwhile, so what the
+    /// other writer does next has no notification.
+    #[must_use]
+    pub fn knows_its_rival(&self) -> bool {
+        let named = self.last_write.as_ref().is_some_and(|last| last.who != Who::Unknown);
+        named && self.fight.is_on()
+    }
+
+    /// Nothing is written any more, so there is nobody to fight.
+    pub fn forget_fight(&mut self) {
+        self.fight = Fight::default();
     }
 
     /// Whether the value in force is what the kernel made of one that it rounds.

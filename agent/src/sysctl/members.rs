@@ -267,15 +267,13 @@ impl Engine {
             };
             self.keys.push(managed);
         }
-        let mut left = Vec::new();
         for (key, managed) in known {
             // One that is merely beyond the bound keeps its record.
             if managed.file.as_ref().is_none_or(|file| file.read(&mut Vec::new()).is_err()) {
                 debug!(%key, "the interface is gone");
-                left.push((key, managed.left()));
+                self.departed.push((key, managed.left()));
             }
         }
-        self.follow(left);
         for pattern in &mut self.patterns {
             if pattern.cut > 0 && !pattern.said {
                 warn!(pattern = %pattern.glob, left_out = pattern.cut, "more keys match than are managed");

@@ -78,11 +78,17 @@ impl Engine {
         which: impl Fn(&Key) -> bool + Send,
     ) -> Result<Vec<Restored>, NetnsError> {
         let restored = self.netns.clone().run(|| {
+            // What another writer did before is its doing, and what comes back along with the
+            // originals is not.
+            let all = self.all();
+            self.look_without_following(&all);
+            self.note_drift(&all);
             let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
             self.save_ledger();
-            // What came back along with them is no other writer's doing.
-            self.look(&(0..self.keys.len()).collect());
-            self.keys.iter_mut().for_each(Managed::excuse);
+            self.look(&all);
+            if !restored.is_empty() {
+                self.keys.iter_mut().for_each(Managed::excuse);
+            }
             restored
         })?;
         Ok(restored)

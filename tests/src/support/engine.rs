@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use headroom::kernel::netns::Netns;
 use headroom::kernel::sysctl_file::SysctlTree;
 use headroom::kernel::system;
+use headroom::kernel::touch::{Touches, Watcher};
 use headroom::sysctl::engine::{Counters, Engine};
 use headroom::sysctl::glob::{Glob, Subject};
 use headroom::sysctl::key::Key;
@@ -78,6 +79,16 @@ impl Rig {
     /// What a link event leads to.
     pub fn appeared(&mut self) {
         self.engine.pass_appeared(self.now).unwrap();
+    }
+
+    /// One pass, with what a watcher has seen, after which it watches what is open.
+    pub fn sweep(&mut self, watcher: &mut Watcher) {
+        self.engine.pass_watching(watcher, self.now).unwrap();
+    }
+
+    /// What follows when a watcher has seen something.
+    pub fn touched(&mut self, watcher: &mut Watcher, touches: &Touches) {
+        self.engine.touched(watcher, touches, self.now).unwrap();
     }
 
     /// Lets time go by.

@@ -151,6 +151,30 @@ fn originals_follow_an_interface_to_its_new_name() {
     }
 }
 
+/// Each takes the name that another one leaves.
+#[test]
+fn originals_follow_a_chain_of_renames() {
+    let Some(host) = root_or_skip() else { return };
+    for text in ["net.ipv4.conf.b*.tag", "net.ipv4.conf.b?.tag"] {
+        let (netns, state) = (Namespace::new(&host), host.directory());
+        for (name, original) in [("b0", "3"), ("b1", "4")] {
+            add(&netns, name);
+            netns.write(&format!("net/ipv4/conf/{name}/tag"), original);
+        }
+        let mut rig = Rig::at(&netns, state.path());
+        rig.want_patterns([], [pattern(text, "7")]);
+        rig.pass();
+        for (from, to) in [("b1", "b2"), ("b0", "b1")] {
+            netns.ip(["link", "set", from, "name", to]);
+        }
+        rig.appeared();
+        assert_eq!(rig.original("net.ipv4.conf.b1.tag").as_deref(), Some("3"));
+        assert_eq!(rig.original("net.ipv4.conf.b2.tag").as_deref(), Some("4"));
+        rig.restore();
+        assert_eq!((tag(&netns, "b1"), tag(&netns, "b2")), ("3".into(), "4".into()));
+    }
+}
+
 #[test]
 fn ipv6_keys_come_back_with_defaults_after_a_small_mtu_and_are_set_again() {
     let Some(host) = root_or_skip() else { return };

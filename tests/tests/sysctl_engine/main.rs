@@ -30,6 +30,7 @@ const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
 const IP_FORWARD: &str = "net.ipv4.ip_forward";
 
+mod conflicts;
 mod crashes;
 mod globs;
 mod interfaces;

@@ -113,8 +113,9 @@ impl Managed {
         match self.last_write.as_ref().map(|last| &last.who) {
             None => String::new(),
             Some(Who::Unknown) => {
-                "; last written by a process on another mount of proc, such as a container, or by \
-                 the kernel itself"
+                "; last written by nobody that a notification names: a process on another mount \
+                 of proc, such as a container, the kernel itself, or anybody where the agent may \
+                 not use fanotify"
                     .to_owned()
             }
             Some(who) => format!("; last written by {who}"),
