@@ -12,6 +12,7 @@ use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, once};
 use crate::config::{Config, Mode};
 use crate::kernel::netns::NetnsError;
+use crate::kernel::system;
 use crate::kernel::touch::{Kind, Touches, Watcher};
 use crate::node::Notifications;
 use crate::sysctl::engine::Engine;
@@ -25,6 +26,8 @@ const DISK_EVERY: Duration = Duration::from_secs(300);
 /// the agent busy. What comes meanwhile is put together.
 const MOST: u32 = 50;
 const WINDOW: Duration = Duration::from_secs(1);
+/// And of the time they take a tenth at the most, however many keys there are.
+const SHARE: u32 = 10;
 /// While interfaces come and go all the time, looking for their keys takes a twentieth of the
 /// time at the most.
 const REST: u32 = 20;
@@ -66,31 +69,34 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut heard = *appeared.borrow();
     let engine = start(&context, &config).await?;
     let mut keeper = Keeper { engine, watcher: watcher(&context) };
-    let mut said: Vec<(String, State)> = Vec::new();
+    let mut said = BTreeMap::new();
     let mut pace = Pace::new();
     let mut at_boot = Boot::default();
     let mut work = Work::Sweep;
     let mut sweep_at = TokioInstant::now();
     let mut rested_at = TokioInstant::now();
     loop {
-        let (back, (result, work_done, took)) = blocking(keeper, move |keeper: &mut Keeper| {
-            let started = Instant::now();
+        let (back, (result, work_done, pass)) = blocking(keeper, move |keeper: &mut Keeper| {
+            let (started, before) = (Instant::now(), system::thread_cpu_time());
             let result = keeper.run(&work);
-            (result, work, started.elapsed())
+            // Here, because it takes its time where patterns have thousands of keys.
+            let keys = keeper.engine.status();
+            let cost = system::thread_cpu_time().saturating_sub(before);
+            (result, work, Pass { keys, took: started.elapsed(), cost })
         })
         .await?;
         keeper = back;
         result.map_err(|error| error.to_string())?;
-        publish(&context, &keeper.engine, &at_boot, &mut said, took);
+        publish(&context, &keeper.engine, &at_boot, &mut said, &pass);
         if at_boot.read.is_none_or(|read| read.elapsed() >= DISK_EVERY) {
             // After the first pass: the values come before what is known of other files.
-            at_boot = boot(&context, &config, keeper.engine.status()).await?;
-            publish(&context, &keeper.engine, &at_boot, &mut said, took);
+            at_boot = boot(&context, &config, pass.keys.clone()).await?;
+            publish(&context, &keeper.engine, &at_boot, &mut said, &pass);
         }
         match work_done {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
-            Work::Links | Work::Modules => rested_at = TokioInstant::now() + took * REST,
-            Work::Touched(_) => {}
+            Work::Links | Work::Modules => rested_at = TokioInstant::now() + pass.took * REST,
+            Work::Touched(_) => pace.spent += pass.cost,
         }
         recovered(&context.node, "sysctl");
         work = tokio::select! {
@@ -112,14 +118,22 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     }
 }
 
+/// What a pass came to.
+struct Pass {
+    keys: Vec<KeyStatus>,
+    took: Duration,
+    /// Of the processor.
+    cost: Duration,
+}
+
 fn publish(
     context: &Context,
     engine: &Engine,
     at_boot: &Boot,
-    said: &mut Vec<(String, State)>,
-    took: Duration,
+    said: &mut BTreeMap<String, State>,
+    pass: &Pass,
 ) {
-    let mut keys = engine.status();
+    let mut keys = pass.keys.clone();
     for key in &mut keys {
         key.disk = at_boot.keys.get(&key.key).cloned();
     }
@@ -128,7 +142,7 @@ fn publish(
         state.counters = engine.counters();
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);
         state.keys = Some(keys);
-        state.collected("sysctl", None, took);
+        state.collected("sysctl", None, pass.took);
     });
 }
 
@@ -174,20 +188,21 @@ fn watcher(context: &Context) -> Watcher {
 struct Pace {
     begun: TokioInstant,
     passes: u32,
+    spent: Duration,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { begun: TokioInstant::now(), passes: 0 }
+        Self { begun: TokioInstant::now(), passes: 0, spent: Duration::ZERO }
     }
 
     /// What was written, as soon as another pass is due. May be dropped while it waits.
     async fn next(&mut self, watcher: &Watcher) -> Touches {
-        if self.begun.elapsed() >= WINDOW {
-            *self = Self::new();
+        let ends = self.begun + WINDOW.max(self.spent * SHARE);
+        if self.passes >= MOST || self.spent * SHARE >= WINDOW {
+            sleep_until(ends).await;
         }
-        if self.passes >= MOST {
-            sleep_until(self.begun + WINDOW).await;
+        if TokioInstant::now() >= ends {
             *self = Self::new();
         }
         let touches = watcher.next().await;
@@ -232,17 +247,20 @@ fn restore(engine: &mut Engine, config: &Config) {
 }
 
 /// One line for each key that came into another state. Writes have lines of their own.
-fn say_changes(said: &mut Vec<(String, State)>, keys: &[KeyStatus]) {
-    let now: Vec<(String, State)> =
-        keys.iter().map(|key| (key.key.to_string(), key.state)).collect();
-    for (key, (name, state)) in keys.iter().zip(&now) {
-        if said.iter().any(|before| before == &(name.clone(), *state)) {
+fn say_changes(said: &mut BTreeMap<String, State>, keys: &[KeyStatus]) {
+    let mut now = BTreeMap::new();
+    for key in keys {
+        let name = key.key.to_string();
+        let before = said.get(&name);
+        now.insert(name, key.state);
+        if before == Some(&key.state)
+            || matches!(key.state, State::InSync | State::Normalized)
+            || key.in_sync
+        {
             continue;
         }
-        if matches!(state, State::InSync | State::Normalized) || key.in_sync {
-            continue;
-        }
-        let (state, value) = (state.label(), key.actual.as_deref());
+        let name = key.key.as_str();
+        let (state, value) = (key.state.label(), key.actual.as_deref());
         let (want, reason) = (key.want.as_str(), key.detail.as_deref());
         if key.required {
             warn!(key = name, state, value, want, reason, "not as wanted");
