@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
@@ -42,6 +43,8 @@ enum Work {
     Links,
     /// All keys: a module came or went.
     Modules,
+    /// None: what is known of the host's files is new.
+    Nothing,
 }
 
 /// The engine, and what tells it of other writers.
@@ -58,6 +61,7 @@ impl Keeper {
             Work::Sweep | Work::Modules => engine.pass_watching(watcher, now),
             Work::Touched(touches) => engine.touched(watcher, touches, now),
             Work::Links => engine.appeared(watcher, now),
+            Work::Nothing => Ok(()),
         }
     }
 }
@@ -72,6 +76,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut said = BTreeMap::new();
     let mut pace = Pace::new();
     let mut at_boot = Boot::default();
+    let mut reading: Option<(Arc<Config>, JoinHandle<Boot>)> = None;
     let mut work = Work::Sweep;
     let mut sweep_at = TokioInstant::now();
     let mut rested_at = TokioInstant::now();
@@ -88,18 +93,28 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
         keeper = back;
         result.map_err(|error| error.to_string())?;
         publish(&context, &keeper.engine, &at_boot, &mut said, &pass);
-        if at_boot.read.is_none_or(|read| read.elapsed() >= DISK_EVERY) {
+        if reading.is_none() && at_boot.read.is_none_or(|read| read.elapsed() >= DISK_EVERY) {
             // After the first pass: the values come before what is known of other files.
-            at_boot = boot(&context, &config, pass.keys.clone()).await?;
-            publish(&context, &keeper.engine, &at_boot, &mut said, &pass);
+            reading = Some((config.clone(), boot(&context, &config, pass.keys.clone())));
         }
         match work_done {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
             Work::Links | Work::Modules => rested_at = TokioInstant::now() + pass.took * REST,
             Work::Touched(_) => pace.spent += pass.cost,
+            Work::Nothing => {}
         }
         recovered(&context.node, "sysctl");
         work = tokio::select! {
+            read = async { Some((&mut reading.as_mut()?.1).await) }, if reading.is_some() => {
+                let meant = reading.take().is_some_and(|(meant, _)| Arc::ptr_eq(&meant, &config));
+                at_boot = match read {
+                    Some(Ok(boot)) if meant => boot,
+                    // A bug there costs what it would have told.
+                    Some(Err(_)) => Boot { read: Some(Instant::now()), ..Boot::default() },
+                    _ => Boot::default(),
+                };
+                Work::Nothing
+            }
             () = sleep_until(sweep_at) => Work::Sweep,
             touches = pace.next(&keeper.watcher) => Work::Touched(touches),
             changed = async { sleep_until(rested_at).await; appeared.changed().await } => {
@@ -153,19 +168,15 @@ struct Boot {
     read: Option<Instant>,
 }
 
-/// Reads the host's sysctl.d. A file can be on a slow disk, so not on the main thread.
-async fn boot(
-    context: &Context,
-    config: &Arc<Config>,
-    keys: Vec<KeyStatus>,
-) -> Result<Boot, Failure> {
+/// Reads the host's sysctl.d. A file can be on a disk that is slow or hangs, so nothing waits for
+/// it.
+fn boot(context: &Context, config: &Arc<Config>, mut keys: Vec<KeyStatus>) -> JoinHandle<Boot> {
     let (roots, config) = (context.roots.clone(), config.clone());
-    let (keys, ()) = blocking(keys, move |keys: &mut Vec<KeyStatus>| {
-        once::note_disk(&once::disk(roots.host.as_deref()), &config, keys);
+    tokio::task::spawn_blocking(move || {
+        once::note_disk(&once::disk(roots.host.as_deref()), &config, &mut keys);
+        let noted = keys.into_iter().filter_map(|key| Some((key.key, key.disk?)));
+        Boot { keys: noted.collect(), read: Some(Instant::now()) }
     })
-    .await?;
-    let noted = keys.into_iter().filter_map(|key| Some((key.key, key.disk?)));
-    Ok(Boot { keys: noted.collect(), read: Some(Instant::now()) })
 }
 
 /// By the best means there are: fanotify names the writer, and takes CAP_SYS_ADMIN.
