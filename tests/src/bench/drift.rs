@@ -34,7 +34,7 @@ pub struct Row {
     pub by: String,
     /// From just before the write until the value was right again, shortest first.
     pub times: Vec<Duration>,
-    /// The same without the time in which a thread of the agent or this one waited for a CPU.
+    /// The same without the longest that this thread or one of the agent's waited for a CPU.
     pub unqueued: Vec<Duration>,
     /// Share of the machine that was busy meanwhile; this program alone makes it a few percent.
     pub busy: f64,
@@ -77,8 +77,9 @@ fn measure(
     for key in drifting.iter().cycle().take(count.min(KEYS * TIMES_A_KEY)) {
         let before = (agent.cpu()?, own_wait()?);
         let time = key.put_right()?;
+        // At the same time, perhaps: the longer one counts.
         let own = own_wait()?.saturating_sub(before.1);
-        let queued = own + agent.cpu()?.waited_since(&before.0);
+        let queued = own.max(agent.cpu()?.waited_since(&before.0));
         times.push(time);
         unqueued.push(time.saturating_sub(queued));
         pauses.make()?;

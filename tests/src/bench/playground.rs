@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{Outcome, stop};
 
-/// What the directories in the temporary directory start with.
+/// What the directories in [`scratch_root`] start with.
 pub const SCRATCH: &str = "hrbench-scratch-";
 /// One prefix for every interface and namespace made here.
 pub const PREFIX: &str = "hrbench";
@@ -61,9 +61,9 @@ impl Playground {
     pub fn new() -> Outcome<Self> {
         let mut playground = Self { ports: 0, neighbors: 0 };
         playground.clear()?;
-        for name in ours(&std::env::temp_dir()) {
+        for name in ours(&scratch_root()) {
             if name.starts_with(SCRATCH) {
-                std::fs::remove_dir_all(std::env::temp_dir().join(name))?;
+                std::fs::remove_dir_all(scratch_root().join(name))?;
             }
         }
         Ok(playground)
@@ -295,6 +295,13 @@ fn ensure_bridge(name: &str) -> Outcome<()> {
     ip(&["link", "add", name, "type", "bridge"])?;
     ip(&["link", "set", name, "addrgenmode", "none"])?;
     ip(&["link", "set", name, "up"])
+}
+
+/// Where programs keep their files: in memory, as an agent's state is on a node, since `/run` is a
+/// tmpfs there and need not be one here.
+pub fn scratch_root() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Names with our prefix in a directory; none where it does not exist.

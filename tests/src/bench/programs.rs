@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cpu::{Cpu, own_wait};
-use crate::playground::{self, SCRATCH};
+use crate::playground::{self, SCRATCH, scratch_root};
 use crate::{Outcome, stop};
 
 /// The peer, where Debian's package puts it.
@@ -61,9 +61,9 @@ pub fn check_ports() -> Outcome<()> {
 /// Ends the programs of a run that was killed: those noted in its scratch directory whose parent
 /// is no longer the one that started them. A run that still goes on is left alone.
 pub fn end_orphans() -> Outcome<()> {
-    let directories = playground::ours(&std::env::temp_dir());
+    let directories = playground::ours(&scratch_root());
     for directory in directories.iter().filter(|name| name.starts_with(SCRATCH)) {
-        let files = std::fs::read_dir(std::env::temp_dir().join(directory)).into_iter().flatten();
+        let files = std::fs::read_dir(scratch_root().join(directory)).into_iter().flatten();
         for file in files.flatten().filter(|file| file.path().extension() == Some("pid".as_ref())) {
             let note = std::fs::read_to_string(file.path()).unwrap_or_default();
             let fields: Vec<&str> = note.split_whitespace().collect();

@@ -189,7 +189,9 @@ fn check_rights() -> Outcome<()> {
 
 /// A directory for configurations, sockets and logs that goes away with its owner.
 fn scratch() -> Outcome<tempfile::TempDir> {
-    Ok(tempfile::Builder::new().prefix(playground::SCRATCH).tempdir()?)
+    Ok(tempfile::Builder::new()
+        .prefix(playground::SCRATCH)
+        .tempdir_in(playground::scratch_root())?)
 }
 
 /// A document that cannot be written should fail before the measurements, not after.
