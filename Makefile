@@ -3,12 +3,13 @@
 # make lint    rustfmt, clippy, dependency policy
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 25 minutes)
+# make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
 # make image   build the container image with docker or buildah
 
 CARGO ?= cargo
 export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: run build test peers lint docs bench image clean
+.PHONY: run build test peers lint docs bench conformance image clean
 
 run: build
 	target/release/headroom run
@@ -34,7 +35,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: dependency policy not checked"; fi
 
-SCHEMAS = config apply check diff explain restore status
+SCHEMAS = config apply check diff explain import restore status
 docs:
 	$(CARGO) build --locked -p headroom
 	@mkdir -p docs/reference docs/schemas
@@ -44,6 +45,12 @@ docs:
 bench: build
 	@.ci/install $(PEERS) tuned
 	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
+
+# TuneD brings 11 MiB of packages to a Debian that has no Python.
+conformance:
+	@.ci/install iproute2 procps systemd tuned
+	$(CARGO) build --locked -p headroom
+	$(CARGO) run --locked -p headroom-tests --bin conformance -- --out docs/conformance.md
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= headroom:$(VERSION)

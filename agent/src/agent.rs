@@ -21,7 +21,7 @@ use crate::config::load::{Loaded, Origin};
 use crate::config::{Config, LogLevel};
 use crate::kernel::inotify::Inotify;
 use crate::kernel::state_dir::{self, LockError};
-use crate::kernel::system;
+use crate::kernel::{sysctl_d, system};
 use crate::node::{ConfigState, Node};
 use crate::serve::http::Limits;
 use crate::serve::metrics::Metrics;
@@ -47,13 +47,20 @@ pub struct Roots {
     pub sys: PathBuf,
     /// Where keys are written: `/host/proc/sys` in a container, else `/proc/sys`.
     pub sysctl: PathBuf,
+    /// Where the host's `etc/sysctl.d` is, if that can be known.
+    pub host: Option<PathBuf>,
 }
 
 impl Default for Roots {
     fn default() -> Self {
         let host = PathBuf::from("/host/proc/sys");
         let sysctl = if host.is_dir() { host } else { PathBuf::from("/proc/sys") };
-        Self { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys"), sysctl }
+        Self {
+            proc: PathBuf::from("/proc"),
+            sys: PathBuf::from("/sys"),
+            sysctl,
+            host: sysctl_d::default_root(),
+        }
     }
 }
 

@@ -323,8 +323,9 @@ impl Agent<'_> {
     #[must_use]
     pub fn key(&self, name: &str) -> serde_json::Value {
         let status = self.status();
-        let found = status["keys"].as_array().unwrap().iter().find(|key| key["key"] == name);
-        found.cloned().unwrap_or(serde_json::Value::Null)
+        // Not known before the first pass.
+        let mut keys = status["keys"].as_array().into_iter().flatten();
+        keys.find(|key| key["key"] == name).cloned().unwrap_or(serde_json::Value::Null)
     }
 
     /// A scrape over the socket.

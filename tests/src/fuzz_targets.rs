@@ -12,14 +12,17 @@ use std::path::{Component, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use headroom::config::import;
 use headroom::config::load::{Origin, judge};
-use headroom::config::problem::Problems;
+use headroom::config::problem::{Problems, Severity};
 use headroom::config::{Config, Watch};
+use headroom::kernel::fanotify::{self, Malformed, Pidfd};
 use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
+use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{links, netlink};
+use headroom::kernel::{cgroup, links, netlink};
 use headroom::node::{Check, Node};
 use headroom::serve::http::{Limits, Listener, harden, serve};
 use headroom::serve::metrics::Metrics;
@@ -27,6 +30,8 @@ use headroom::serve::router::{Side, router};
 use headroom::serve::status::Status;
 use headroom::serve::{client, health};
 use headroom::sysctl::catalogue::{self, Refusal};
+use headroom::sysctl::disk::Disk;
+use headroom::sysctl::disk::parse::Target;
 use headroom::sysctl::glob::Subject;
 use headroom::sysctl::key::Key;
 use headroom::sysctl::ledger::{Ledger, Notice};
@@ -37,10 +42,12 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 15] = [
+pub const ALL: [(&str, Body); 18] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
+    ("cgroup_path", cgroup_path),
     ("config", config),
+    ("fanotify_events", fanotify_events),
     ("health_query", health_query),
     ("http_client_response", http_client_response),
     ("http_request", http_request),
@@ -50,6 +57,7 @@ pub const ALL: [(&str, Body); 15] = [
     ("policy_bounds", policy_bounds),
     ("proc_net_tcp", proc_net_tcp),
     ("status_json", status_json),
+    ("sysctl_d", sysctl_d),
     ("sysctl_key", sysctl_key),
     ("sysctl_value", sysctl_value),
     ("uevent", uevent),
@@ -123,6 +131,42 @@ fn key_is_canonical(key: &Key) {
     assert_eq!(key.to_string(), key.as_str());
     let json = serde_json::to_string(key).unwrap();
     assert_eq!(serde_json::from_str::<Key>(&json).unwrap(), *key);
+}
+
+/// Files of a host's sysctl.d, apart at bytes 0xff; the first byte of each says where it is. There
+/// is one winner, problems are printable, and what is made of them is a good configuration.
+pub fn sysctl_d(data: &[u8]) {
+    let data = data.get(..64 << 10).unwrap_or(data);
+    let file = |text: &[u8]| {
+        let (place, text) = text.split_first().unwrap_or((&b'0', &[]));
+        let directory = Some(usize::from(place % 6)).filter(|index| *index < 5);
+        let name = Name::from_bytes(format!("{}.conf", place % 4));
+        Found { directory, name, link: None, content: Content::Bytes(text.to_vec()) }
+    };
+    let files = data.split(|byte| *byte == 0xff).map(file).collect();
+    let disk = Disk::of(Some(Ok(Files { files, directories: 5, ..Files::default() })));
+    for problem in &disk.problems {
+        assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
+    }
+    for one in &disk.assignments {
+        let Target::Key(key) = &one.target else { continue };
+        key_is_canonical(key);
+        let mentions = disk.mentions(key);
+        let wins = mentions.iter().filter(|one| one.wins).count();
+        assert_eq!(wins, usize::from(disk.winner(key).is_some()), "{key}");
+        if mentions.len() > 100 {
+            return; // the square of them is only slow
+        }
+    }
+    let entries = import::entries(&disk, &mut |_| vec!["net".to_owned(), "somaxconn".to_owned()]);
+    let document = import::render(&disk, &entries);
+    assert!(document.lines().all(|line| !line.contains(char::is_control)), "{document:?}");
+    let Err(error) = judge(Origin::Embedded, document.as_bytes()) else { return };
+    for problem in error.problems.iter() {
+        let allowed = ["too-large", "too-many-errors", "too-many-nodes"];
+        let good = problem.severity == Severity::Warning || allowed.contains(&problem.code);
+        assert!(good, "{problem}\n{document}");
+    }
 }
 
 /// A value of every shape: what is written reads back as what was meant.
@@ -227,6 +271,42 @@ fn kernel_message(message: &netlink::Message<'_>) {
     }
     if let Some(table) = parse_table(message.payload) {
         assert!(table.hash_buckets >= 1);
+    }
+}
+
+/// What is read from a fanotify group: one event for each 24 bytes at most, and one that is
+/// malformed is the last. No descriptor is opened or closed.
+pub fn fanotify_events(data: &[u8]) {
+    let found: Vec<_> = fanotify::events(data).collect();
+    assert!(found.len() <= data.len().div_ceil(24));
+    for (index, event) in found.iter().enumerate() {
+        match event {
+            Ok(event) => {
+                assert!(event.file.is_none_or(|file| file >= 0));
+                assert!(!matches!(event.pidfd, Pidfd::Open(fd) if fd < 0));
+            }
+            Err(Malformed) => assert_eq!(index + 1, found.len(), "goes on after it"),
+        }
+    }
+}
+
+/// `/proc/<pid>/cgroup`, and a path in it: what is found is bounded, printable and in there.
+pub fn cgroup_path(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for found in cgroup::parse(data).into_iter().chain([cgroup::place(data)]) {
+        assert!(found.path.len() <= 4 * 512 + 3);
+        for shown in found.unit.iter().chain([&found.path]) {
+            assert!(shown.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{shown:?}");
+        }
+        if let Some(pod) = &found.pod {
+            assert_eq!(found.unit, None);
+            assert!(matches!(pod.uid.len(), 32 | 36) && hex(&pod.uid.replace('-', "")));
+            assert!(text.replace('_', "-").contains(&pod.uid));
+            if let Some(id) = &pod.container {
+                assert!((12..=64).contains(&id.len()) && hex(id) && text.contains(id));
+            }
+        }
     }
 }
 

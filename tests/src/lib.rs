@@ -20,6 +20,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 pub mod agent_process;
+pub mod conformance;
 pub mod fuzz_targets;
 mod support;
 

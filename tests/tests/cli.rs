@@ -62,7 +62,8 @@ fn wrong_usage_exits_2_and_help_0() {
         assert_eq!(done.code, Some(2), "{args:?}: {done:?}");
         assert!(done.stdout.is_empty() && !done.stderr.is_empty(), "{args:?}: {done:?}");
     }
-    let commands = ["run", "apply", "diff", "status", "explain", "check", "restore", "health"];
+    let commands =
+        ["run", "apply", "diff", "status", "explain", "check", "restore", "import", "health"];
     for command in commands.into_iter().chain(["schema", "reference"]) {
         let done = headroom(&[command, "--help"]);
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{command}");
@@ -447,6 +448,11 @@ fn json_of_every_command_is_as_its_schema_says() {
     let checked =
         Finished::of(Command::new(binary()).args(["check", "-o", "json"]).args(files), b"");
     conforms("check", &checked);
+    fs::create_dir_all(home.path("etc/sysctl.d")).unwrap();
+    let lines = "net.core.somaxconn = 1\n-net.ipv4.conf.*.rp_filter = 2\nkernel.core_pattern = x\n";
+    fs::write(home.path("etc/sysctl.d/a.conf"), lines).unwrap();
+    let root = home.path("");
+    conforms("import", &headroom(&["import", "-o", "json", "--root", root.to_str().unwrap()]));
     for (command, name) in [
         (&["diff"][..], "diff"),
         (&["status"], "status"),

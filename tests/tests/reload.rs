@@ -117,7 +117,7 @@ fn a_config_map_that_is_swapped_takes_effect_and_a_key_that_left_is_put_back() {
     agent.wait_until("put back", |_| netns.read(SOMAXCONN) == original);
     agent.wait_until("set", |_| netns.read(BACKLOG) == "4321");
     wait_until_good(&mut agent);
-    assert_eq!(agent.status()["notices"], serde_json::json!([]));
+    assert_eq!(agent.status()["notices"].to_string(), "[]");
 }
 
 #[test]
@@ -276,7 +276,6 @@ fn what_takes_effect_at_once_does_and_what_does_not_is_said() {
         let name = "headroom_neighbor_scan_timestamp_seconds";
         agent.metrics().value(name, &[("family", "ipv4")])
     };
-    agent.wait_until("scanned once", |agent| scanned(agent).is_some());
     let first = scanned(&agent);
 
     let watch = "watch: { sysctlSweep: 1s, neighborScan: 1s, bridges: [\"*\"] }\n";

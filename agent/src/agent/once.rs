@@ -11,12 +11,16 @@ use crate::kernel::neighbor::{self, Family};
 use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns::Netns;
 use crate::kernel::sysctl_file::SysctlTree;
-use crate::kernel::system;
+use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
 use crate::node::NodeState;
+use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
+use crate::sysctl::glob::Subject;
+use crate::sysctl::key::Key;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
+use crate::sysctl::state::KeyStatus;
 
 /// An engine over a configuration's keys. `observe`: it only looks.
 pub fn engine(
@@ -43,6 +47,34 @@ pub fn place(config: &Config, roots: &Roots) -> Place {
     Place::look(&roots.proc, config.host_netns == HostNetns::Current)
 }
 
+/// What the host's files set at boot; `root` is where they are.
+#[must_use]
+pub fn disk(root: Option<&std::path::Path>) -> Disk {
+    Disk::of(root.map(sysctl_d::read_all))
+}
+
+/// Notes for each key what the host's files set it to at boot, where that is not what is wanted;
+/// for a pattern, the first of its keys that they set to something else.
+pub fn note_disk(disk: &Disk, config: &Config, keys: &mut [KeyStatus]) {
+    for status in keys {
+        let now = status.actual.as_deref();
+        status.disk = match &status.key {
+            Subject::Key(key) => {
+                let policy = config.policies.get(key);
+                policy.and_then(|policy| disk.conflict(key, &policy.want, now))
+            }
+            Subject::Glob(glob) => {
+                let policy = config.globs.iter().rfind(|(one, _)| one == glob);
+                policy.and_then(|(_, policy)| {
+                    // A key of its own policy, or of a later pattern's, is not this one's.
+                    let meant = |key: &Key| config.policy_of(key) == Some(policy);
+                    disk.conflict_of(glob, meant, &policy.want)
+                })
+            }
+        };
+    }
+}
+
 /// The picture of this moment.
 #[must_use]
 pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
@@ -55,7 +87,9 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         let observe = loaded.config.mode == Mode::Observe;
         let mut engine = engine(&loaded.config, roots, place.clone(), observe)?;
         engine.preview(Instant::now()).map_err(|error| error.to_string())?;
-        state.keys = Some(engine.status());
+        let mut keys = engine.status();
+        note_disk(&disk(roots.host.as_deref()), &loaded.config, &mut keys);
+        state.keys = Some(keys);
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);
         Ok(())
     });

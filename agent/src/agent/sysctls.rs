@@ -1,6 +1,7 @@
 //! The sysctl task: the first pass, then whatever another process writes, and a sweep every few
 //! seconds for what no notification tells.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,11 @@ use crate::kernel::netns::NetnsError;
 use crate::kernel::touch::{Kind, Touches, Watcher};
 use crate::node::Notifications;
 use crate::sysctl::engine::Engine;
-use crate::sysctl::state::{KeyStatus, State};
+use crate::sysctl::glob::Subject;
+use crate::sysctl::state::{AtBoot, KeyStatus, State};
+
+/// How often the host's sysctl.d is read again.
+const DISK_EVERY: Duration = Duration::from_secs(300);
 
 /// Passes on notifications in each [`WINDOW`]: a process that writes without end does not keep
 /// the agent busy. What comes meanwhile is put together.
@@ -60,6 +65,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut keeper = Keeper { engine, watcher: watcher(&context) };
     let mut said: Vec<(String, State)> = Vec::new();
     let mut pace = Pace::new();
+    let mut at_boot = Boot::default();
     let mut work = Work::Sweep;
     let mut sweep_at = TokioInstant::now();
     let mut rested_at = TokioInstant::now();
@@ -72,7 +78,12 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
         .await?;
         keeper = back;
         result.map_err(|error| error.to_string())?;
-        publish(&context, &keeper.engine, &mut said, took);
+        publish(&context, &keeper.engine, &at_boot, &mut said, took);
+        if at_boot.read.is_none_or(|read| read.elapsed() >= DISK_EVERY) {
+            // After the first pass: the values come before what is known of other files.
+            at_boot = boot(&context, &config, keeper.engine.status()).await?;
+            publish(&context, &keeper.engine, &at_boot, &mut said, took);
+        }
         match work_done {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
             Work::Appeared => rested_at = TokioInstant::now() + took * REST,
@@ -90,14 +101,24 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
                 keeper = reconfigure(keeper, &config).await?;
+                at_boot = Boot::default();
                 Work::Sweep
             }
         };
     }
 }
 
-fn publish(context: &Context, engine: &Engine, said: &mut Vec<(String, State)>, took: Duration) {
-    let keys = engine.status();
+fn publish(
+    context: &Context,
+    engine: &Engine,
+    at_boot: &Boot,
+    said: &mut Vec<(String, State)>,
+    took: Duration,
+) {
+    let mut keys = engine.status();
+    for key in &mut keys {
+        key.disk = at_boot.keys.get(&key.key).cloned();
+    }
     say_changes(said, &keys);
     context.node.update(|state| {
         state.counters = engine.counters();
@@ -105,6 +126,28 @@ fn publish(context: &Context, engine: &Engine, said: &mut Vec<(String, State)>, 
         state.keys = Some(keys);
         state.collected("sysctl", None, took);
     });
+}
+
+/// What the host's files set to something else at boot.
+#[derive(Default)]
+struct Boot {
+    keys: BTreeMap<Subject, AtBoot>,
+    read: Option<Instant>,
+}
+
+/// Reads the host's sysctl.d. A file can be on a slow disk, so not on the main thread.
+async fn boot(
+    context: &Context,
+    config: &Arc<Config>,
+    keys: Vec<KeyStatus>,
+) -> Result<Boot, Failure> {
+    let (roots, config) = (context.roots.clone(), config.clone());
+    let (keys, ()) = blocking(keys, move |keys: &mut Vec<KeyStatus>| {
+        once::note_disk(&once::disk(roots.host.as_deref()), &config, keys);
+    })
+    .await?;
+    let noted = keys.into_iter().filter_map(|key| Some((key.key, key.disk?)));
+    Ok(Boot { keys: noted.collect(), read: Some(Instant::now()) })
 }
 
 /// By the best means there are: fanotify names the writer, and takes CAP_SYS_ADMIN.

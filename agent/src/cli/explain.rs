@@ -2,13 +2,23 @@
 
 use std::time::Instant;
 
+use headroom::agent::once;
+use headroom::config::Config;
 use headroom::kernel::name::escape;
+use headroom::kernel::sysctl_file::SysctlTree;
 use headroom::sysctl::catalogue::{self, Entry, NewNetns, Refusal, Scope};
+use headroom::sysctl::disk::Mention;
+use headroom::sysctl::glob::Subject;
 use headroom::sysctl::key::Key;
+use headroom::sysctl::marks::LastWrite;
+use headroom::sysctl::measure::{self, InNew};
 use headroom::sysctl::policy::{OnConflict, Policy, Source, Want};
 use headroom::sysctl::state::KeyStatus;
+use headroom::sysctl::writers;
 use schemars::JsonSchema;
 use serde::Serialize;
+
+mod agent;
 
 use super::output::Tone;
 use super::{Common, Exit, fail, out, output};
@@ -29,10 +39,31 @@ pub struct Explained {
     value: Option<String>,
     /// Why there is no value.
     absent: Option<String>,
-    /// What the configuration wants, and how that stands; absent where it wants nothing.
+    /// What namespaces made for the purpose show of it on this kernel; absent where none of them
+    /// could have a value of its own, or the key is not for looking at.
+    measured: Option<InNew>,
+    /// What the configuration wants, and how that stands; absent where it wants nothing. From the
+    /// agent, where one runs with the same configuration.
     policy: Option<KeyStatus>,
+    /// The last write by another process that the agent saw since it started.
+    last_write: Option<LastWrite>,
+    /// Programs that often write it.
+    usual_writers: Vec<UsualWriter>,
+    /// Every line of the host's sysctl.d that concerns the key, in their order.
+    files: Vec<Mention>,
+    /// Why the host's files are not known, if so.
+    files_notice: Option<String>,
     /// A known key of a similar name, for one that is not known.
     did_you_mean: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct UsualWriter {
+    /// The program.
+    who: &'static str,
+    /// When it writes, and what to do about it.
+    what_to_do: &'static str,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -56,8 +87,8 @@ struct Known {
 pub fn run(name: &str, common: &Common) -> Exit {
     // What people paste.
     let name = name.strip_prefix("/proc/sys/").unwrap_or(name);
-    let key = match Key::parse(name) {
-        Ok(key) => key,
+    let subject = match Subject::parse(name) {
+        Ok(subject) => subject,
         Err(error) => {
             output::error(&format_args!(
                 "headroom: `{}` is no key: {error}",
@@ -66,21 +97,20 @@ pub fn run(name: &str, common: &Common) -> Exit {
             return Exit::Usage;
         }
     };
+    // What holds of one interface's key holds of all that a pattern means.
+    let Some(key) = subject.example() else { return fail("the pattern means no key") };
     let mut loaded = match common.load() {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    // Looked at through the same engine; where nothing is wanted, a policy that never writes.
-    let wanted = loaded.config.policy_of(&key).cloned();
-    let policy = wanted.clone().unwrap_or_else(looked_at);
-    loaded.config.policies = [(key.clone(), policy)].into();
-    loaded.config.globs.clear();
+    let wanted = only(&mut loaded.config, &subject);
     let acts = catalogue::refusal(&key) == Some(Refusal::SideEffect);
     if acts {
         // vm.stat_refresh acts even when it is read.
         loaded.config.policies.clear();
+        loaded.config.globs.clear();
     }
-    let status = match common.engine(&loaded.config, false) {
+    let mut status = match common.engine(&loaded.config, false) {
         // A preview: it opens the file for writing, to know whether it could, and writes nothing.
         Ok(mut engine) => match engine.preview(Instant::now()) {
             Ok(_) => engine.status().into_iter().next(),
@@ -89,9 +119,28 @@ pub fn run(name: &str, common: &Common) -> Exit {
         Err(why) => return fail(why),
     };
     let entry = catalogue::lookup(&key);
+    let disk = once::disk(common.roots().host.as_deref());
+    if let (Some(status), Some(policy)) = (&mut status, &wanted) {
+        status.disk = disk.conflict(&key, &policy.want, status.actual.as_deref());
+    }
+    let told = agent::ask(&loaded, &subject);
+    let last_write = told.as_ref().and_then(|told| told.last_write.clone());
+    let measured =
+        match SysctlTree::open(&common.roots().sysctl, Some(&common.roots().proc.join("sys"))) {
+            Ok(tree) => measure::in_new(&tree, &key),
+            Err(error) => return fail(error),
+        };
+    // The agent knows what became of it, such as a fight; a look from outside does not.
+    let status = told.and_then(|told| told.status).or(status);
     let explained = Explained {
         schema: "headroom.explain/v1",
-        path: format!("/proc/sys/{}", key.path().display()),
+        measured,
+        last_write,
+        usual_writers: writers::usual(&key)
+            .into_iter()
+            .map(|usual| UsualWriter { who: usual.who, what_to_do: usual.what_to_do })
+            .collect(),
+        path: format!("/proc/sys/{}", subject.path()),
         known: entry.as_ref().map(|entry| known(&key, entry)),
         value: status.as_ref().and_then(|status| status.actual.clone()),
         absent: match &status {
@@ -102,14 +151,37 @@ pub fn run(name: &str, common: &Common) -> Exit {
             }
         },
         policy: status.filter(|_| wanted.is_some()),
+        files: disk.mentions(&key),
+        files_notice: disk.notice.clone(),
         did_you_mean: entry
             .is_none()
             .then(|| catalogue::similar(&key).map(str::to_owned))
             .flatten(),
-        key: key.to_string(),
+        key: subject.to_string(),
     };
     print(common, &explained);
     Exit::Ok
+}
+
+/// Leaves nothing in the configuration but what is wanted of the subject, which is looked at
+/// through the same engine; where nothing is wanted, a policy that never writes.
+fn only(config: &mut Config, subject: &Subject) -> Option<Policy> {
+    let (policies, globs) =
+        (std::mem::take(&mut config.policies), std::mem::take(&mut config.globs));
+    let whole = Config { policies, globs, ..config.clone() };
+    match subject {
+        Subject::Key(key) => {
+            let wanted = whole.policy_of(key).cloned();
+            config.policies = [(key.clone(), wanted.clone().unwrap_or_else(looked_at))].into();
+            wanted
+        }
+        Subject::Glob(glob) => {
+            let same = whole.globs.iter().rfind(|(one, _)| one == glob);
+            let wanted = same.map(|(_, policy)| policy.clone());
+            config.globs = vec![(glob.clone(), wanted.clone().unwrap_or_else(looked_at))];
+            wanted
+        }
+    }
 }
 
 fn looked_at() -> Policy {
@@ -147,6 +219,21 @@ fn known(key: &Key, entry: &Entry) -> Known {
     }
 }
 
+fn scope_measured(found: &InNew) -> String {
+    match found {
+        InNew::Absent => {
+            "one value for the whole node: a new network namespace has no such key (measured)"
+        }
+        InNew::ReadOnly { .. } => {
+            "one value for the whole node, which other namespaces show and cannot write (measured)"
+        }
+        InNew::Own { .. } => "each namespace, so each pod, has its own (measured)",
+        InNew::Same => "not told: a new namespace shows the same value",
+        InNew::Unknown { reason } => return format!("not measured: {reason}"),
+    }
+    .to_owned()
+}
+
 fn shape(entry: &Entry) -> String {
     use headroom::sysctl::value::Shape;
     match entry.shape() {
@@ -182,6 +269,7 @@ fn new_pods(key: &Key, entry: &Entry) -> Option<&'static str> {
         }
         NewNetns::Reset => "the kernel's default, whatever the host has",
         NewNetns::Computed => "a value computed from their own tables, whatever the host has",
+        NewNetns::Global if entry.has("shared") => "the host's value, and their writes change it",
         NewNetns::Global => "the host's value, read-only",
         NewNetns::Absent => {
             "nothing: the key exists only on the host, and its value applies to all"
@@ -196,6 +284,7 @@ fn flag_in_words(flag: &str) -> &str {
         "sideeffect" => "acts when it is touched, stores nothing",
         "readonly" => "read-only",
         "oneway" => "only goes one way until the next boot",
+        "shared" => "writable in every network namespace, though it is the host's",
         "kubelet" => "set by the kubelet with protectKernelDefaults",
         "safe" => "on the kubelet's list of safe sysctls for pods",
         "rounds" => "the kernel rounds it",
@@ -226,11 +315,12 @@ fn print(common: &Common, explained: &Explained) {
         Some(known) => {
             out.line(&known.purpose);
             out.line("");
-            facts(known, &mut rows);
+            facts(explained, known, &mut rows);
         }
         None => {
             let hint = explained.did_you_mean.as_ref().map(|key| format!("; did you mean {key}?"));
             out.line(format_args!("not in the catalogue{}\n", hint.unwrap_or_default()));
+            rows.extend(explained.measured.as_ref().map(|found| ("scope", scope_measured(found))));
         }
     }
     match (&explained.value, &explained.absent) {
@@ -250,19 +340,71 @@ fn print(common: &Common, explained: &Explained) {
         }
         None => rows.push(("wanted", "nothing: the configuration does not name it".to_owned())),
     }
+    if let Some(last) = &explained.last_write {
+        rows.push(("last writer", format!("{} ({})", last.who, last.ago())));
+    }
+    let usual = explained.usual_writers.iter();
+    rows.extend(usual.map(|usual| ("may be set by", usual.what_to_do.to_owned())));
     rows.push(("file", explained.path.clone()));
+    on_disk(explained, &mut rows);
     let rows: Vec<_> =
         rows.into_iter().map(|(name, text)| (Tone::Plain, vec![name.to_owned(), text])).collect();
     out.table(&["", ""], &rows);
 }
 
-fn facts(known: &Known, rows: &mut Vec<(&str, String)>) {
+/// What the host's sysctl.d says about the key.
+fn on_disk(explained: &Explained, rows: &mut Vec<(&str, String)>) {
+    if let Some(notice) = &explained.files_notice {
+        rows.push(("on disk", format!("not known: {notice}")));
+    } else if explained.files.is_empty() {
+        rows.push(("on disk", "no sysctl.d file sets it".to_owned()));
+    }
+    let differs = explained.policy.as_ref().is_some_and(|policy| policy.disk.is_some());
+    for mention in &explained.files {
+        let mut notes: Vec<String> = Vec::new();
+        if mention.wins {
+            notes.push("wins at boot".to_owned());
+        }
+        if mention.wins && differs {
+            notes.push("not what is wanted".to_owned());
+        }
+        notes.extend(mention.glob.as_ref().map(|glob| format!("by {glob}")));
+        if mention.ignore_failure {
+            notes.push("ignored if it fails".to_owned());
+        }
+        notes.extend(mention.note.clone());
+        let says = match &mention.value {
+            Some(value) => format!("{}:{} sets {value}", mention.file, mention.line),
+            None => format!("{}:{} excludes it", mention.file, mention.line),
+        };
+        let notes =
+            if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+        rows.push(("on disk", says + &notes));
+    }
+}
+
+fn facts(explained: &Explained, known: &Known, rows: &mut Vec<(&str, String)>) {
     let since = known
         .namespaced_since
         .as_ref()
         .map(|since| format!(" (since Linux {since}; before, the whole node)"));
-    rows.push(("scope", format!("{}{}", known.scope_in_words, since.unwrap_or_default())));
-    rows.extend(known.new_pods.clone().map(|text| ("new pods get", text)));
+    let known_scope = format!("{}{}", known.scope_in_words, since.unwrap_or_default());
+    match &explained.measured {
+        // What this kernel does is worth more than what is known of kernels.
+        Some(found @ (InNew::Absent | InNew::ReadOnly { .. } | InNew::Own { .. })) => {
+            rows.push(("scope", scope_measured(found)));
+        }
+        Some(InNew::Unknown { reason }) => {
+            rows.push(("scope", format!("{known_scope} (not measured: {reason})")));
+        }
+        _ => rows.push(("scope", known_scope)),
+    }
+    match (&known.new_pods, &explained.measured) {
+        (Some(text), Some(InNew::Own { value } | InNew::ReadOnly { value })) => {
+            rows.push(("new pods get", format!("{value}: {text}")));
+        }
+        (text, _) => rows.extend(text.clone().map(|text| ("new pods get", text))),
+    }
     let unit = known.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
     let range = known.range.as_ref().map(|range| format!(", {range}")).unwrap_or_default();
     rows.push(("takes", format!("{}{unit}{range}", known.shape)));

@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod explain;
 mod health;
+mod import;
 mod log;
 mod output;
 mod reference;
@@ -89,6 +90,14 @@ enum Command {
     },
     /// Put the values back that were in force before the agent changed them
     Restore(Common),
+    /// Turn a host's sysctl.d into a configuration
+    Import {
+        /// Where the host's files are. Default: /host where they are mounted there, else /
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Ask the agent whether it is alive or ready
     Health {
         /// What to ask
@@ -125,6 +134,9 @@ struct Common {
     /// Where keys are written. Default: /host/proc/sys where it exists, else /proc/sys
     #[arg(long, value_name = "DIR")]
     sysctl_root: Option<PathBuf>,
+    /// Where the host's sysctl.d is looked for. Default: /host where it is mounted there, else /
+    #[arg(long, value_name = "DIR")]
+    host_root: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
 }
@@ -168,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),
+        Command::Import { root, format } => import::run(root, &format),
         Command::Health { which, timeout, common } => health::run(which, timeout, &common),
         Command::Reference { page } => reference::run(page),
         Command::Schema { of } => schema::run(of),
@@ -177,11 +190,14 @@ pub fn main() -> ExitCode {
 
 impl Common {
     fn roots(&self) -> Roots {
-        let roots = Roots::default();
-        match &self.sysctl_root {
-            Some(sysctl) => Roots { sysctl: sysctl.clone(), ..roots },
-            None => roots,
+        let mut roots = Roots::default();
+        if let Some(sysctl) = &self.sysctl_root {
+            roots.sysctl.clone_from(sysctl);
         }
+        if self.host_root.is_some() {
+            roots.host.clone_from(&self.host_root);
+        }
+        roots
     }
 
     /// An engine over a configuration's keys. `observe`: it only looks.

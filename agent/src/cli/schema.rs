@@ -6,7 +6,7 @@ use headroom::serve::status::Status;
 use schemars::Schema;
 
 use super::output::Output;
-use super::{Color, Exit, Format, OutputFormat, apply, check, diff, explain, restore};
+use super::{Color, Exit, Format, OutputFormat, apply, check, diff, explain, import, restore};
 
 /// What there is a schema of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,6 +16,7 @@ pub enum Of {
     Check,
     Diff,
     Explain,
+    Import,
     Restore,
     Status,
 }
@@ -33,6 +34,7 @@ fn schema(of: Of) -> Schema {
         Of::Check => schemars::schema_for!(check::Checked),
         Of::Diff => schemars::schema_for!(diff::Diff),
         Of::Explain => schemars::schema_for!(explain::Explained),
+        Of::Import => schemars::schema_for!(import::Imported),
         Of::Restore => schemars::schema_for!(restore::Report),
         Of::Status => schemars::schema_for!(Status),
     }

@@ -1,11 +1,13 @@
 //! `headroom status`: this node.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use headroom::agent::once;
 use headroom::kernel::who::Who;
 use headroom::serve::client::{self, ClientError};
 use headroom::serve::status::Status;
+use headroom::sysctl::glob::Subject;
+use headroom::sysctl::marks::LastWrite;
 use headroom::sysctl::state::{KeyStatus, State};
 
 use super::output::{Output, Tone, or_dash};
@@ -71,6 +73,7 @@ fn print(out: &Output, status: &Status) {
     headline(out, status);
     keys(out, status);
     written_by_others(out, status);
+    at_boot(out, status);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
@@ -130,35 +133,55 @@ fn keys(out: &Output, status: &Status) {
     out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(keys));
 }
 
+/// Of a pattern those of its keys.
+fn writes_of(key: &KeyStatus) -> Vec<(&Subject, &LastWrite)> {
+    match &key.members {
+        Some(members) => members.written.iter().map(|it| (&it.key, &it.last_write)).collect(),
+        None => key.last_write.iter().map(|last| (&key.key, last)).collect(),
+    }
+}
+
 /// Most writes by others that are listed, the latest first.
 const WRITES: usize = 10;
 
 fn written_by_others(out: &Output, status: &Status) {
     let keys = status.keys.iter().flatten();
-    let mut writes: Vec<_> =
-        keys.filter_map(|key| Some((&key.key, key.last_write.as_ref()?))).collect();
+    let mut writes: Vec<_> = keys.flat_map(writes_of).collect();
     if writes.is_empty() {
         return;
     }
     writes.sort_by_key(|(_, last)| std::cmp::Reverse(last.at));
-    let now =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let rows = writes.iter().take(WRITES).map(|(key, last)| {
-        let ago = Duration::from_secs(now.saturating_sub(last.at));
         let who = match &last.who {
             Who::Unknown => {
                 "not known: a process on another mount of proc, or the kernel".to_owned()
             }
             who => who.to_string(),
         };
-        (
-            Tone::Plain,
-            vec![key.to_string(), format!("{} ago", humantime::format_duration(ago)), who],
-        )
+        (Tone::Plain, vec![key.to_string(), last.ago(), who])
     });
     out.line("");
     out.heading("WRITTEN BY OTHERS  the last time, since the agent started");
     out.table(&["KEY", "WHEN", "BY"], &rows.collect::<Vec<_>>());
+}
+
+/// Keys that the host's own files set to something else: what would be in force without the agent
+/// after the next boot.
+fn at_boot(out: &Output, status: &Status) {
+    let row = |key: &KeyStatus| {
+        let boot = key.disk.as_ref()?;
+        let place = format!("{}:{}", boot.file, boot.line);
+        let symbol = Tone::Notable.symbol().to_owned();
+        let cells = vec![symbol, key.key.to_string(), boot.value.clone(), key.want.clone(), place];
+        Some((Tone::Notable, cells))
+    };
+    let rows: Vec<_> = status.keys.iter().flatten().filter_map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    out.line("");
+    out.heading("SET TO SOMETHING ELSE AT BOOT  by the host's sysctl.d");
+    out.table(&["", "KEY", "AT BOOT", "WANT", "BY"], &rows);
 }
 
 /// One row a key: those that need attention first.

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod de;
 pub mod document;
+pub mod import;
 pub mod load;
 pub mod problem;
 pub mod profiles;

@@ -112,6 +112,9 @@ impl Subscription {
             owners.remove(&descriptor);
             let _ = self.shared.instance.rm_watch(descriptor);
         }
+        let mut touched = lock(&self.mailbox.touched);
+        touched.watches.remove(&watch);
+        touched.ended.remove(&watch);
     }
 
     /// What happened since the last call; waits until something has.
@@ -226,6 +229,10 @@ mod tests {
         std::fs::remove_file(path("a")).unwrap();
         let gone = first.next().await;
         assert_eq!((gone.watches, gone.ended), ([a].into(), [a].into()));
+        std::fs::write(path("b"), "x").unwrap();
+        while lock(&second.mailbox.touched).watches.is_empty() {
+            tokio::task::yield_now().await;
+        }
         second.forget(b);
         std::fs::write(path("b"), "y").unwrap();
         tokio::task::yield_now().await;

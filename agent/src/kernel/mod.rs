@@ -16,6 +16,7 @@ pub mod neighbor;
 pub mod netlink;
 pub mod netns;
 pub mod state_dir;
+pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
 pub mod touch;

@@ -24,11 +24,12 @@ use super::inotify::{Inotify, Mask, Subscription, WatchId};
 use super::sysctl_file::SysctlFile;
 use super::who::{Lookup, Who};
 
-/// Reads of the queue that may follow each other at once, and how many a second beyond that: a
-/// process that writes without end costs a tenth of a processor, not all of it.
-const BURST: f64 = 1000.0;
+/// Reads of the queue with somebody to look up that may follow each other at once, and how many a
+/// second beyond that: who writes without end costs a tenth of a processor, not all of it.
+const BURST: f64 = 2000.0;
+const RATE: f64 = 1000.0;
 /// How long the queue is left alone then; the kernel merges equal events meanwhile.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(2);
 /// Marks of vanished files that are kept before all marks are made anew.
 const STALE: usize = 64;
 
@@ -88,7 +89,8 @@ pub struct Touch {
 /// What happened since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touches {
-    /// Files that were written, also with the value they had, or without success; each once.
+    /// Files that were written, also with the value they had; each once. With inotify also files
+    /// that were only opened with `O_TRUNC`, as a shell does.
     pub files: Vec<Touch>,
     /// Notifications were lost: any file may have been written.
     pub overflow: bool,
@@ -363,10 +365,14 @@ impl Reader {
         let mut pace = Pace { spare: BURST, since: Instant::now() };
         while self.wait(pace.pause()) {
             match self.group.read() {
-                Ok(batch) => self.hand_on(batch, &mut lookup),
-                // Of a file that has vanished since: nothing to put right.
-                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOENT) => {}
-                Err(_) => self.mailbox.put_overflow(),
+                Ok(batch) if self.hand_on(&batch, &mut lookup) => pace.spent(),
+                // Nothing, or nothing but own writes; or it was about a file that has vanished,
+                // where there is nothing to put right.
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOENT) => {}
+                Err(_) => {
+                    self.mailbox.put_overflow();
+                    pace.spent();
+                }
             }
         }
     }
@@ -388,11 +394,12 @@ impl Reader {
         !stopped(&mut [stop(), events], PollTimeout::NONE)
     }
 
-    fn hand_on(&self, batch: Batch, lookup: &mut Lookup) {
+    /// Whether there was anything to hand on.
+    fn hand_on(&self, batch: &Batch, lookup: &mut Lookup) -> bool {
         let own = std::process::id().cast_signed();
         // One process in one batch is one process.
         let mut known = BTreeMap::<i32, Who>::new();
-        for event in batch.events {
+        for event in &batch.events {
             // The event names the process, not the thread (no FAN_REPORT_TID).
             let Some(file) = identify(&event.file).ok().filter(|_| event.pid != own) else {
                 continue;
@@ -403,6 +410,7 @@ impl Reader {
         if batch.overflow {
             self.mailbox.put_overflow();
         }
+        batch.overflow || !known.is_empty()
     }
 }
 
@@ -413,12 +421,14 @@ struct Pace {
 }
 
 impl Pace {
-    /// To be asked before each read.
-    fn pause(&mut self) -> Option<Duration> {
+    fn spent(&mut self) {
         let now = Instant::now();
-        let earned = now.duration_since(self.since).as_secs_f64() * BURST;
+        let earned = now.duration_since(self.since).as_secs_f64() * RATE;
         self.since = now;
         self.spare = (self.spare + earned).min(BURST) - 1.0;
+    }
+
+    fn pause(&self) -> Option<Duration> {
         (self.spare < 0.0).then_some(PAUSE)
     }
 }

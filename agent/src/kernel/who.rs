@@ -163,19 +163,25 @@ impl Lookup {
     }
 
     fn read(&mut self, pid: i32, directory: &OwnedFd) -> Option<Process> {
-        let name = name(directory)?;
+        // The other thread reads it while this one reads the rest.
+        let asked = file(directory, "cmdline")
+            .is_some_and(|file| self.commands.as_mut().is_some_and(|commands| commands.ask(file)));
+        let name = name(directory);
         let cgroup = file(directory, "cgroup")
             .and_then(|file| read(file, CGROUP))
             .and_then(|text| cgroup::parse(&text))
             .unwrap_or_default();
         let parent = self.parent(directory);
-        let command = file(directory, "cmdline")
-            .and_then(|file| self.commands.as_mut()?.read(file))
+        let command = self
+            .commands
+            .as_mut()
+            .filter(|_| asked)
+            .and_then(Commands::answer)
             .and_then(|bytes| command_line(&bytes));
         let path = Some(cgroup.path).filter(|path| !path.is_empty());
         Some(Process {
             pid,
-            name,
+            name: name?,
             command,
             cgroup: path,
             unit: cgroup.unit,
@@ -266,12 +272,16 @@ impl Commands {
         Ok(Self { files: Some(files), answers, hangs: false, thread: Some(thread) })
     }
 
-    fn read(&mut self, file: File) -> Option<Vec<u8>> {
+    /// Begins to read; false where one hangs. What was asked for must be waited for.
+    fn ask(&mut self, file: File) -> bool {
         if self.hangs && self.answers.try_recv().is_err() {
-            return None;
+            return false;
         }
         self.hangs = false;
-        self.files.as_ref()?.send(file).ok()?;
+        self.files.as_ref().is_some_and(|files| files.send(file).is_ok())
+    }
+
+    fn answer(&mut self) -> Option<Vec<u8>> {
         match self.answers.recv_timeout(PATIENCE) {
             Ok(bytes) => bytes,
             Err(error) => {

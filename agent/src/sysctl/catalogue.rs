@@ -44,7 +44,7 @@ pub enum NewNetns {
     Reset,
     /// A value computed from the namespace's own tables.
     Computed,
-    /// The host's value, read-only.
+    /// The host's value, read-only but for keys with the flag `shared`.
     Global,
     /// No such file.
     Absent,

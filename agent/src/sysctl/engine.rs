@@ -312,9 +312,17 @@ impl Engine {
         let siblings: Vec<_> =
             siblings.into_iter().map(|key| (read(&self.tree, &key), key)).collect();
         let written = file.write(&change.to.to_string());
-        // EINVAL on a vector may have left it half applied: read back whatever the answer was.
+        // Read back whatever the answer was.
         managed.look(&self.place, &self.tree, mode, &mut self.buffer);
         let refused = matches!(written, Err(WriteError::Refused(_)));
+        let fields = change.to.ints().map_or(1, <[i128]>::len);
+        if refused && fields > 1 && managed.text() != text_before.as_deref() {
+            // The kernel applies the fields before the one that it refuses (do_proc_dointvec).
+            if let (Some(file), Some(text)) = (&managed.file, &text_before) {
+                let _ = file.write(text);
+            }
+            managed.look(&self.place, &self.tree, mode, &mut self.buffer);
+        }
         let (result, trouble) = match written {
             Ok(()) if managed.took(&change.to) => (WriteResult::Ok, None),
             Ok(()) => {

@@ -126,6 +126,21 @@ impl Subject {
         }
     }
 
+    /// The key, or one of the keys: what is known of one interface's holds of all.
+    #[must_use]
+    pub fn example(&self) -> Option<Key> {
+        match self {
+            Self::Key(key) => Some(key.clone()),
+            Self::Glob(glob) => glob.example(),
+        }
+    }
+
+    /// The path below `/proc/sys`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.as_str().chars().map(super::key::swap_separators).collect()
+    }
+
     /// Parses either.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         match Glob::is_pattern(text) {

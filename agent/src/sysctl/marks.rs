@@ -1,7 +1,7 @@
 //! Notifications: which keys' files are watched, and what follows when one was written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,15 @@ impl LastWrite {
     pub fn now(who: Who) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self { who, at: since.map_or(0, |since| since.as_secs()) }
+    }
+}
+
+impl LastWrite {
+    /// How long ago that was, in words.
+    #[must_use]
+    pub fn ago(&self) -> String {
+        let since = Self::now(Who::Unknown).at.saturating_sub(self.at);
+        format!("{} ago", humantime::format_duration(Duration::from_secs(since)))
     }
 }
 

@@ -11,7 +11,7 @@ use super::glob::{Glob, Subject};
 use super::key::Key;
 use super::managed::{Managed, show};
 use super::policy::{OnConflict, Policy};
-use super::state::{KeyStatus, Members, Numbers, State};
+use super::state::{KeyStatus, Members, Numbers, State, WrittenMember};
 use crate::kernel::errno::of_io;
 use crate::kernel::system;
 
@@ -19,7 +19,7 @@ use crate::kernel::system;
 const MOST: usize = 4096;
 /// Descriptors that are left for everything else.
 const SPARE: u64 = 256;
-/// How many members that are not as wanted are named.
+/// How many members that are not as wanted, or were written, are named.
 const NAMED: usize = 20;
 
 /// A pattern under management.
@@ -65,7 +65,10 @@ impl Pattern {
             (None, None) => State::InSync,
         };
         let cut = (self.cut, self.nameless);
-        let counted = Members { total: members.len(), in_sync, cut: self.cut, not_in_sync: named };
+        let written = written(&members);
+        let last_write = written.first().map(|member| member.last_write.clone());
+        let counted =
+            Members { total: members.len(), in_sync, cut: self.cut, not_in_sync: named, written };
         KeyStatus {
             key: Subject::Glob(self.glob.clone()),
             state,
@@ -81,10 +84,8 @@ impl Pattern {
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
             detail: self.detail(worst, &absent, cut, &counted),
-            last_write: members
-                .iter()
-                .filter_map(|it| it.last_write.clone())
-                .max_by_key(|it| it.at),
+            last_write,
+            disk: None,
             members: Some(counted),
             numbers: Numbers::default(),
         }
@@ -127,6 +128,16 @@ impl Pattern {
         }
         Some(parts.join("; ")).filter(|text| !text.is_empty())
     }
+}
+
+fn written(members: &[KeyStatus]) -> Vec<WrittenMember> {
+    let write = |it: &KeyStatus| {
+        Some(WrittenMember { key: it.key.clone(), last_write: it.last_write.clone()? })
+    };
+    let mut written: Vec<_> = members.iter().filter_map(write).collect();
+    written.sort_by_key(|member| std::cmp::Reverse(member.last_write.at));
+    written.truncate(NAMED);
+    written
 }
 
 /// The one value that all have, or how many have which.

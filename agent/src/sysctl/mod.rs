@@ -1,6 +1,7 @@
 //! Keys, values, the catalogue, policies; planning, reconciling and the ledger.
 
 pub mod catalogue;
+pub mod disk;
 pub mod engine;
 pub mod fight;
 pub mod glob;

@@ -108,9 +108,23 @@ pub struct KeyStatus {
     /// Of a pattern: its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Members>,
+    /// What the host's sysctl.d sets at boot, where that is something else than is wanted.
+    #[serde(default)]
+    pub disk: Option<AtBoot>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,
+}
+
+/// A key of a pattern that another process wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WrittenMember {
+    /// The key.
+    #[schemars(with = "String")]
+    pub key: Subject,
+    /// The last write.
+    pub last_write: LastWrite,
 }
 
 /// The keys that a pattern has found.
@@ -125,6 +139,21 @@ pub struct Members {
     pub cut: usize,
     /// Those that do not meet it, at most 20.
     pub not_in_sync: Vec<String>,
+    /// Those that another process wrote since the agent started, the latest first, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<WrittenMember>,
+}
+
+/// What a line on the host's disk sets a key to at boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AtBoot {
+    /// The file on the host, escaped.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The value, with single spaces, escaped.
+    pub value: String,
 }
 
 /// The numeric fields of a key, for metrics.

@@ -239,6 +239,25 @@ fn fault_41_a_key_that_somebody_keeps_changing_is_contested_and_clears_by_itself
     assert_eq!(netns.read("net/core/somaxconn"), "10000", "and forgotten");
 }
 
+/// The kernel applies the fields before the one that it refuses.
+#[test]
+fn fault_38_a_vector_refused_half_way_is_left_as_it_was() {
+    let Some(host) = root_or_skip() else { return };
+    let (netns, state) = (Namespace::new(&host), host.directory());
+    netns.write("net/ipv4/tcp_rmem", "4096 131072 6291456");
+    let before = netns.read("net/ipv4/tcp_rmem");
+    let mut rig = Rig::at(&netns, state.path());
+    rig.want([value("net.ipv4.tcp_rmem", "5000 6000 -1")]);
+    rig.pass();
+    assert_eq!(rig.state("net.ipv4.tcp_rmem"), State::Rejected);
+    assert_eq!(netns.read("net/ipv4/tcp_rmem"), before, "the last good value");
+    let rejected = rig.counters().rejected;
+    rig.wait(10);
+    rig.pass();
+    assert_eq!(rig.counters().rejected, rejected, "nothing has changed, so no more attempts");
+    assert_eq!(netns.read("net/ipv4/tcp_rmem"), before);
+}
+
 #[test]
 fn fault_38_a_refused_value_waits_for_a_reason_and_stops_no_other_key() {
     let Some(host) = root_or_skip() else { return };

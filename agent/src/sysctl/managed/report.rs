@@ -9,9 +9,6 @@ use crate::sysctl::state::{KeyStatus, Numbers, State};
 use crate::sysctl::value::Value;
 use crate::sysctl::writers;
 
-/// How many programs that usually write a key are named with what to do about them.
-const ADVICE: usize = 3;
-
 impl Managed {
     /// The state, by the design's precedence.
     #[must_use]
@@ -84,18 +81,24 @@ impl Managed {
     }
 
     fn contested(&self) -> String {
-        let last = self.last_write.as_ref().map(|last| &last.who);
-        let process = match last {
+        let process = match self.last_write.as_ref().map(|last| &last.who) {
             Some(Who::Process(process)) => writers::recognise(process),
             _ => None,
         };
         let usual = writers::usual(&self.key);
-        // Where the writer is known to be one of them, the others are no help.
-        let those = usual.iter().filter(|usual| process.is_none_or(|known| usual.who == known));
-        let advice: String = those
-            .take(ADVICE)
-            .map(|usual| format!("; {} usually writes it: {}", usual.who, usual.what_to_do))
-            .collect();
+        let known = usual.iter().find(|usual| Some(usual.who) == process);
+        let advice = match known {
+            Some(known) => format!("; this is {}. {}", known.who, known.what_to_do),
+            None if usual.is_empty() => String::new(),
+            None => {
+                let names: Vec<&str> = usual.iter().map(|usual| usual.who).collect();
+                format!(
+                    "; often written by {}: `headroom explain {}` says what to do",
+                    names.join(", "),
+                    self.key
+                )
+            }
+        };
         format!(
             "another writer keeps changing it (now {}, wanted {}{}): put back more than {PATIENCE} \
              times within a minute, so it is tried again after a growing pause{advice}",
@@ -141,6 +144,7 @@ impl Managed {
             detail: self.detail(state),
             last_write: self.last_write.clone(),
             members: None,
+            disk: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
