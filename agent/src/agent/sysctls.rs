@@ -232,10 +232,11 @@ fn say_changes(said: &mut Vec<(String, State)>, keys: &[KeyStatus]) {
     let now: Vec<(String, State)> =
         keys.iter().map(|key| (key.key.to_string(), key.state)).collect();
     for (key, (name, state)) in keys.iter().zip(&now) {
-        if said.iter().any(|before| before == &(name.clone(), *state)) {
+        // First, so that nothing is searched in the common case.
+        if matches!(state, State::InSync | State::Normalized) || key.in_sync {
             continue;
         }
-        if matches!(state, State::InSync | State::Normalized) || key.in_sync {
+        if said.iter().any(|(before, was)| before == name && was == state) {
             continue;
         }
         let (state, value) = (state.label(), key.actual.as_deref());
