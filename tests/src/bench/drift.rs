@@ -15,7 +15,7 @@ use crate::room::{Room, path};
 use crate::{Outcome, machine, stop};
 
 /// Interfaces of five keys each: 200 that are written, and some for a warm-up.
-const INTERFACES: usize = 42;
+pub const INTERFACES: usize = 42;
 const KEYS: usize = 200;
 /// A key that is put back more often within a minute is contested, and no longer put right.
 const TIMES_A_KEY: usize = 5;
@@ -41,11 +41,10 @@ pub struct Row {
 }
 
 /// Measures with fanotify and without, `count` drifts each.
-pub fn run(pods: usize, headroom: &Path, count: usize) -> Outcome<[Row; 2]> {
-    let room = Room::new("drift", INTERFACES)?;
+pub fn run(room: &Room, pods: usize, headroom: &Path, count: usize) -> Outcome<[Row; 2]> {
     let row = |prefix: &[&str], by: &str| -> Outcome<Row> {
         eprintln!("{count} drifts, {pods} pods' namespaces, {by}");
-        let row = room.inside(|| measure(&room, pods, prefix, headroom, count))?;
+        let row = room.inside(|| measure(room, pods, prefix, headroom, count))?;
         if row.by == by { Ok(row) } else { Err(format!("the agent watches by {}", row.by).into()) }
     };
     Ok([row(&[], "fanotify")?, row(&WITHOUT_FANOTIFY, "inotify")?])

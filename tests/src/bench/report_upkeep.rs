@@ -31,7 +31,7 @@ fn drifts(text: &mut String, rows: &[drift::Row]) {
         text,
         "\n## Drift put right\n\n\
          - From just before another process writes one of 200 keys until the file shows the right value again, which that process reads over and over; {} drifts a row, 20 to 60 ms apart, each key at most 5 times: a sixth time within a minute would be a fight.\n\
-         - *fanotify*: the agent as installed, which names the writer; *inotify*: without CAP_SYS_ADMIN. Pods: network namespaces, each with a port of one bridge, whose keys were looked at.\n\
+         - *fanotify*: the agent as installed, which names the writer; *inotify*: without CAP_SYS_ADMIN. Pods: network namespaces, each with a port of one bridge, whose keys were looked at: opening a file below `/proc/sys/net` takes longer with each of them. The agent's state is in memory, as `/run` is on a node.\n\
          - The reader keeps one CPU busy all the time. *Without waiting for a CPU* as for scrapes. *Busy*: share of the machine, that reader included; above a few percent, the greatest times say little.\n\
          - No rival notices a write. Cilium looks at its own keys every 10 s (`FullReconcilationInterval` in `pkg/datapath/linux/sysctl/cell.go`); TuneD, systemd-sysctl, the kubelet and the Node Tuning Operator write once and look again when they are told to, so there is nothing to measure them by.\n\n\
          | pods | by | p50 (ms) | p99 (ms) | max (ms) | p99 without waiting for a CPU | max without | busy |\n\
@@ -112,8 +112,7 @@ fn idle_part(text: &mut String, rows: &[idle::Row]) {
 /// More lines of the table of budgets.
 pub fn budgets(text: &mut String, upkeep: &Upkeep) {
     for by in ["fanotify", "inotify"] {
-        let rows: Vec<_> = upkeep.drifts.iter().filter(|row| row.by == by).collect();
-        for row in rows {
+        for row in upkeep.drifts.iter().filter(|row| row.by == by) {
             let p99 = quantile(&row.times, 0.99).map(millis);
             let what = format!("drift put right, {by}, {} pods, p99 (ms)", row.pods);
             budget(text, &what, millis(PUT_RIGHT_BUDGET), [p99, None], 2);

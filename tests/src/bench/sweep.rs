@@ -15,7 +15,7 @@ use crate::tuned::{self, Verify};
 use crate::{Outcome, machine, stop};
 
 /// Five keys each make 100.
-const INTERFACES: usize = 20;
+pub const INTERFACES: usize = 20;
 const EVERY_SECOND: &str = "sysctlSweep: 1s";
 
 /// How much is measured.
@@ -49,18 +49,17 @@ pub struct Sweeps {
     pub writes: usize,
 }
 
-/// Measures all of them in a namespace of their own.
-pub fn run(pods: usize, headroom: Option<&Path>, length: Length) -> Outcome<Row> {
+/// Measures all of them in the room.
+pub fn run(room: &Room, pods: usize, headroom: Option<&Path>, length: Length) -> Outcome<Row> {
     eprintln!("sweeps without drift, {pods} pods' namespaces");
-    let room = Room::new("sweep", INTERFACES)?;
     let ticks = machine::CpuTicks::now()?;
     room.inside(|| {
-        let headroom = headroom.map(|binary| sweeps(&room, binary, length.sweeps)).transpose()?;
+        let headroom = headroom.map(|binary| sweeps(room, binary, length.sweeps)).transpose()?;
         let keys: Vec<String> = room.values(0).map(|(key, _)| key).collect();
         let arguments: Vec<&str> = keys.iter().map(String::as_str).collect();
         let (named, _) = sysctl(&arguments, length.rounds)?;
         let (all, all_keys) = sysctl(&["-a"], length.rounds)?;
-        let verify = tuned::verify(&room, length.rounds)?;
+        let verify = tuned::verify(room, length.rounds)?;
         let busy = machine::CpuTicks::now()?.busy_since(&ticks);
         Ok(Row { pods, headroom, named, all, all_keys, verify, busy })
     })

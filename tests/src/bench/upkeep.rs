@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::playground::Playground;
+use crate::room::Room;
 use crate::{Outcome, drift, idle, scrape, sweep};
 
 /// Numbers of pods' namespaces on the node.
@@ -32,13 +33,17 @@ pub fn run(playground: &mut Playground, headroom: Option<&Path>, plan: Plan) -> 
         return Ok(upkeep);
     }
     for pods in PODS {
+        // Before the pods, as a node is there before its pods: of files of one name the kernel
+        // finds the newest namespace's first.
+        let drifting = plan.drifts.map(|_| Room::new("drift", drift::INTERFACES)).transpose()?;
+        let swept = plan.sweep.map(|_| Room::new("sweep", sweep::INTERFACES)).transpose()?;
         playground.add_pods(pods)?;
         scrape::settle()?;
-        if let (Some(count), Some(binary)) = (plan.drifts, headroom) {
-            upkeep.drifts.extend(drift::run(pods, binary, count)?);
+        if let (Some(count), Some(room), Some(binary)) = (plan.drifts, &drifting, headroom) {
+            upkeep.drifts.extend(drift::run(room, pods, binary, count)?);
         }
-        if let Some(length) = plan.sweep {
-            upkeep.sweeps.push(sweep::run(pods, headroom, length)?);
+        if let (Some(length), Some(room)) = (plan.sweep, &swept) {
+            upkeep.sweeps.push(sweep::run(room, pods, headroom, length)?);
         }
         if let (Some(length), Some(binary)) = (plan.idle, headroom) {
             upkeep.idle.push(idle::run(pods, binary, length)?);
