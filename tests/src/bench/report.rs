@@ -120,7 +120,7 @@ fn apply_part(text: &mut String, passes: &Passes) {
         "\n## First pass over 100 keys\n\n\
          - Whole processes, spawn to exit, median of {} runs by turns (ms), in a namespace made for it; the keys belong to its interfaces.\n\
          - `sysctl -p FILE` and `systemd-sysctl FILE` with the 100 keys stand for `sysctl --system` and the boot service: these would also apply the host's own files.\n\
-         - Each run of `headroom apply` starts without a ledger, reads every value back and writes the originals down; its rivals do neither. *The pass itself*: what it reports as `passMicros`, without process start and parsing.\n\
+         - Each run of `headroom apply` starts without a ledger, reads every value back and writes the originals down, to a tmpfs as on a node; its rivals do neither. *The pass itself*: what it reports as `passMicros`, without process start and parsing.\n\
          - Ratio: the rival / headroom, above 1 headroom is faster.\n\n\
          | variant | headroom apply | the pass itself | sysctl -p | ratio | systemd-sysctl | ratio |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
