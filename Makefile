@@ -2,7 +2,7 @@
 # make test    install the peers that tests need, run all tests
 # make lint    rustfmt, clippy, dependency policy
 # make docs    bring generated documentation up to date
-# make bench   measure beside the peers (root; about 5 minutes)
+# make bench   measure beside the peers (root; about 25 minutes)
 # make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
 # make vm-test   run tests with real modules on Debian kernels in virtual machines (half an hour)
 # make image   build the container image with docker or buildah
@@ -44,7 +44,7 @@ docs:
 	@for name in $(SCHEMAS); do target/debug/headroom schema $$name > docs/schemas/$$name.v1.json; done
 
 bench: build
-	@.ci/install $(PEERS)
+	@.ci/install $(PEERS) tuned
 	$(CARGO) run --release --locked -p headroom-tests --bin bench -- --out docs/benchmarks.md
 
 # In a virtual machine without hardware help. Kernels, builds and consoles are kept in target/vm:

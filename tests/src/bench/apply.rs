@@ -1,35 +1,24 @@
 //! A first pass over 100 keys: `headroom apply` beside `sysctl -p` and `systemd-sysctl`.
 //!
-//! All keys belong to interfaces of a network namespace that is made for this and thrown away, so
-//! no value of the host changes. The programs are started inside it by a thread that entered it:
-//! `ip netns exec` would add its own work to every time measured.
+//! The keys are those of a [`Room`], so no value of the host changes. The programs are started
+//! inside it by a thread that entered it: `ip netns exec` would add its own work to every time
+//! measured.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
 use tempfile::TempDir;
 
-use crate::playground::{batch, ip};
+use crate::room::{Room, path};
 use crate::{Outcome, stop};
 
 /// systemd's program is not in the search path.
 pub const SYSTEMD_SYSCTL: &str = "/lib/systemd/systemd-sysctl";
 
-const NAMESPACE: &str = "hrbench-apply";
-/// Interfaces in it, two a veth pair; five keys each make 100.
+/// Five keys each make 100.
 const INTERFACES: usize = 20;
-/// Keys of an interface that change nothing but themselves, with two values each.
-const KEYS: [(&str, [u32; 2]); 5] = [
-    ("net.ipv4.conf.IF.tag", [1, 2]),
-    ("net.ipv4.neigh.IF.gc_stale_time", [61, 62]),
-    ("net.ipv4.neigh.IF.proxy_qlen", [65, 66]),
-    ("net.ipv6.neigh.IF.gc_stale_time", [61, 62]),
-    ("net.ipv6.neigh.IF.proxy_qlen", [65, 66]),
-];
 
 /// The programs, in the order of [`Pass::times`].
 #[derive(Clone, Copy, Debug)]
@@ -58,47 +47,38 @@ pub struct Passes {
 
 /// Runs both variants in a namespace of their own.
 pub fn run(headroom: Option<&Path>, runs: usize) -> Outcome<Passes> {
-    ip(&["netns", "add", NAMESPACE])?;
-    batch(Some(NAMESPACE), &interface_commands())?;
-    let namespace = File::open(Path::new("/run/netns").join(NAMESPACE))?;
-    let variants = std::thread::scope(|scope| {
-        let inside = scope.spawn(|| -> Outcome<[Pass; 2]> {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            let mut bench = Bench::new(headroom)?;
-            Ok([
-                bench.variant("nothing to change", runs, false)?,
-                bench.variant("every value differs", runs, true)?,
-            ])
-        });
-        inside.join().unwrap_or_else(|_| Err("the measuring thread panicked".into()))
-    });
-    ip(&["netns", "del", NAMESPACE])?;
-    Ok(Passes { variants: variants?, runs })
+    let room = Room::new("apply", INTERFACES)?;
+    let variants = room.inside(|| {
+        let mut bench = Bench::new(headroom, &room)?;
+        Ok([
+            bench.variant("nothing to change", runs, false)?,
+            bench.variant("every value differs", runs, true)?,
+        ])
+    })?;
+    Ok(Passes { variants, runs })
 }
 
 /// The files the programs read, and which of the two sets of values is in force.
 struct Bench<'a> {
     headroom: Option<&'a Path>,
+    room: &'a Room,
     scratch: TempDir,
     set: usize,
 }
 
 impl<'a> Bench<'a> {
-    fn new(headroom: Option<&'a Path>) -> Outcome<Self> {
+    fn new(headroom: Option<&'a Path>, room: &'a Room) -> Outcome<Self> {
         let scratch = crate::scratch()?;
         for set in 0..2 {
             let (mut conf, mut yaml) = (String::new(), agent_config(scratch.path()));
-            for (key, value) in values(set) {
+            for (key, value) in room.values(set) {
                 _ = writeln!(conf, "{key} = {value}");
                 _ = writeln!(yaml, "  {key}: {value}");
             }
             std::fs::write(scratch.path().join(format!("{set}.conf")), conf)?;
             std::fs::write(scratch.path().join(format!("{set}.yaml")), yaml)?;
         }
-        for (key, value) in values(0) {
-            std::fs::write(path(&key), value.to_string())?;
-        }
-        Ok(Self { headroom, scratch, set: 0 })
+        Ok(Self { headroom, room, scratch, set: 0 })
     }
 
     /// Runs all programs by turns, once more than counted: the first round warms the caches.
@@ -173,7 +153,7 @@ impl<'a> Bench<'a> {
             let said = String::from_utf8_lossy(&output.stderr);
             return Some(format!("{}: {}", output.status, said.trim()));
         }
-        let wrong = values(self.set).filter(|(key, value)| {
+        let wrong = self.room.values(self.set).filter(|(key, value)| {
             std::fs::read_to_string(path(key)).ok().as_deref().map(str::trim)
                 != Some(value.to_string().as_str())
         });
@@ -190,32 +170,6 @@ impl<'a> Bench<'a> {
         self.headroom = None;
         Ok(())
     }
-}
-
-/// Veth pairs with both ends in the namespace.
-fn interface_commands() -> String {
-    let mut script = String::new();
-    for pair in (0..INTERFACES).step_by(2) {
-        let (one, other) = (interface(pair), interface(pair + 1));
-        _ = writeln!(script, "link add {one} type veth peer name {other}");
-    }
-    script
-}
-
-/// No dot and no dash in the name: every program reads such a key the same way.
-fn interface(number: usize) -> String {
-    format!("hrbench{number:02}")
-}
-
-/// All keys with their value in one of the two sets.
-fn values(set: usize) -> impl Iterator<Item = (String, u32)> {
-    (0..INTERFACES).flat_map(move |number| {
-        KEYS.map(|(key, values)| (key.replace("IF", &interface(number)), values[set]))
-    })
-}
-
-fn path(key: &str) -> PathBuf {
-    Path::new("/proc/sys").join(key.replace('.', "/"))
 }
 
 /// The agent's document without its keys.

@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::Outcome;
 use crate::apply::SYSTEMD_SYSCTL;
 use crate::programs::EXPORTER;
+use crate::tuned::TUNED;
 
 /// Lines of the document's first table: what, and which.
 pub fn describe(headroom: Option<&Path>) -> Outcome<Vec<(&'static str, String)>> {
@@ -28,6 +29,7 @@ pub fn describe(headroom: Option<&Path>) -> Outcome<Vec<(&'static str, String)>>
         ("node_exporter", exporter),
         ("sysctl", first_line("sysctl", "--version")),
         ("systemd-sysctl", first_line(SYSTEMD_SYSCTL, "--version")),
+        ("tuned", first_line(TUNED, "--version")),
         ("iproute2", first_line("ip", "-V")),
     ])
 }

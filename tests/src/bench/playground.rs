@@ -4,9 +4,10 @@
 //! interface of the host, so no packet leaves it.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,13 +15,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sched::{CloneFlags, setns};
 
 use crate::{Outcome, stop};
 
-/// What the directories in the temporary directory start with.
+/// What the directories in [`scratch_root`] start with.
 pub const SCRATCH: &str = "hrbench-scratch-";
 /// One prefix for every interface and namespace made here.
-const PREFIX: &str = "hrbench";
+pub const PREFIX: &str = "hrbench";
 /// The bridge whose ports are counted.
 const BRIDGE: &str = "hrbench0";
 /// A port of it, before its number.
@@ -28,11 +30,20 @@ const PORT: &str = "hrbench-p";
 /// The bridge that the veth pairs of [`Churn`] come and go on.
 const CHURN_BRIDGE: &str = "hrbench1";
 /// Where `ip netns` keeps its namespaces.
-const NAMESPACES: &str = "/run/netns";
+pub const NAMESPACES: &str = "/run/netns";
 /// Neighbor entries are spread over that many namespaces.
 const NEIGHBOR_NAMESPACES: usize = 10;
 /// The kernel's counters of the IPv4 neighbor table; first column, hexadecimal: entries.
 pub const ARP_COUNTERS: &str = "/proc/net/stat/arp_cache";
+
+/// Keys that are looked at in each pod's namespace.
+const POD_KEYS: [&str; 5] = [
+    "core/somaxconn",
+    "ipv4/conf/eth0/tag",
+    "ipv4/neigh/eth0/gc_stale_time",
+    "ipv6/conf/eth0/disable_ipv6",
+    "ipv6/neigh/eth0/gc_stale_time",
+];
 
 /// Numbers of bridge ports measured; the last is all that a Linux bridge takes.
 pub const PORTS: [usize; 3] = [0, 500, 1023];
@@ -50,9 +61,9 @@ impl Playground {
     pub fn new() -> Outcome<Self> {
         let mut playground = Self { ports: 0, neighbors: 0 };
         playground.clear()?;
-        for name in ours(&std::env::temp_dir()) {
+        for name in ours(&scratch_root()) {
             if name.starts_with(SCRATCH) {
-                std::fs::remove_dir_all(std::env::temp_dir().join(name))?;
+                std::fs::remove_dir_all(scratch_root().join(name))?;
             }
         }
         Ok(playground)
@@ -103,12 +114,53 @@ impl Playground {
         Ok(())
     }
 
+    /// Adds the namespaces of `count` pods, each with one end of a veth pair whose other end is a
+    /// port of the bridge.
+    ///
+    /// Keys are read in each: the kernel finds a file below `/proc/sys/net` in one list of the
+    /// entries of all namespaces that were looked at, so a namespace that nobody looks into costs
+    /// nothing.
+    pub fn add_pods(&mut self, count: usize) -> Outcome<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        ensure_bridge(BRIDGE)?;
+        let mut script = String::new();
+        for pod in 0..count {
+            _ = writeln!(script, "netns add {PREFIX}-n{pod}");
+        }
+        batch(None, &script)?;
+        script.clear();
+        for pod in 0..count {
+            _ = writeln!(
+                script,
+                "link add {PORT}{pod} master {BRIDGE} type veth peer name eth0 netns {PREFIX}-n{pod}"
+            );
+        }
+        batch(None, &script)?;
+        let look = || {
+            for pod in 0..count {
+                stop::check()?;
+                let namespace = File::open(format!("{NAMESPACES}/{PREFIX}-n{pod}"))?;
+                setns(namespace, CloneFlags::CLONE_NEWNET)?;
+                for key in POD_KEYS {
+                    std::fs::read(Path::new("/proc/sys/net").join(key))?;
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let panicked = |_| Err("the thread that looks into namespaces panicked".into());
+            scope.spawn(look).join().unwrap_or_else(panicked)
+        })
+    }
+
     /// Removes everything with our prefix, whoever made it.
     pub fn clear(&mut self) -> Outcome<()> {
         (self.ports, self.neighbors) = (0, 0);
-        for namespace in ours(Path::new(NAMESPACES)) {
-            ip(&["netns", "del", &namespace])?;
-        }
+        let namespaces = ours(Path::new(NAMESPACES));
+        let lines = namespaces.iter().map(|namespace| format!("netns del {namespace}\n"));
+        batch(None, &lines.collect::<String>())?;
         // A namespace's veth pairs go a moment after it, the bridges only when told.
         let begin = Instant::now();
         loop {
@@ -243,6 +295,13 @@ fn ensure_bridge(name: &str) -> Outcome<()> {
     ip(&["link", "add", name, "type", "bridge"])?;
     ip(&["link", "set", name, "addrgenmode", "none"])?;
     ip(&["link", "set", name, "up"])
+}
+
+/// Where programs keep their files: in memory, as an agent's state is on a node, since `/run` is a
+/// tmpfs there and need not be one here.
+pub fn scratch_root() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Names with our prefix in a directory; none where it does not exist.

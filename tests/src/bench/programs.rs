@@ -1,10 +1,9 @@
 //! The programs that are scraped: how they are started, asked, and what `/proc` says about them.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::playground::{self, SCRATCH};
+use crate::cpu::{Cpu, own_wait};
+use crate::playground::{self, SCRATCH, scratch_root};
 use crate::{Outcome, stop};
 
 /// The peer, where Debian's package puts it.
@@ -61,9 +61,9 @@ pub fn check_ports() -> Outcome<()> {
 /// Ends the programs of a run that was killed: those noted in its scratch directory whose parent
 /// is no longer the one that started them. A run that still goes on is left alone.
 pub fn end_orphans() -> Outcome<()> {
-    let directories = playground::ours(&std::env::temp_dir());
+    let directories = playground::ours(&scratch_root());
     for directory in directories.iter().filter(|name| name.starts_with(SCRATCH)) {
-        let files = std::fs::read_dir(std::env::temp_dir().join(directory)).into_iter().flatten();
+        let files = std::fs::read_dir(scratch_root().join(directory)).into_iter().flatten();
         for file in files.flatten().filter(|file| file.path().extension() == Some("pid".as_ref())) {
             let note = std::fs::read_to_string(file.path()).unwrap_or_default();
             let fields: Vec<&str> = note.split_whitespace().collect();
@@ -84,6 +84,16 @@ fn end_orphan(pid: &str) -> Outcome<()> {
     stop::until("end of an earlier run's program", Duration::from_secs(5), || {
         Ok(origin(pid).is_none())
     })
+}
+
+/// Notes a program that was started, for [`end_orphans`].
+pub fn note_pid(name: &str, child: &Child, scratch: &Path) -> Outcome<()> {
+    let pid = child.id().to_string();
+    if let Some((parent, start)) = origin(&pid) {
+        let note = format!("{pid} {parent} {start}\n");
+        std::fs::write(scratch.join(format!("{name}.pid")), note)?;
+    }
+    Ok(())
 }
 
 /// Parent and start time of a process: fields 4 and 22 of its `stat`, counted after the name.
@@ -111,6 +121,32 @@ impl Daemon {
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(&config);
         Self::start("headroom", command, PORTS[0], "/readyz", scratch)
+    }
+
+    /// The agent with this configuration, started by `prefix` if that is not empty. It listens on
+    /// the first port, or on the second beside another agent.
+    pub fn agent(
+        prefix: &[&str],
+        binary: &Path,
+        config: &str,
+        scratch: &Path,
+        second: bool,
+    ) -> Outcome<Self> {
+        let (name, port) = if second { ("agent-2", PORTS[1]) } else { ("agent", PORTS[0]) };
+        let directory = scratch.join(name);
+        std::fs::create_dir_all(&directory)?;
+        let file = directory.join("config.yaml");
+        std::fs::write(&file, format!("{}{config}", agent_server(&directory, port)))?;
+        let mut command = match prefix.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        command.arg("run").arg("--config").arg(&file);
+        Self::start(name, command, port, "/readyz", scratch)
     }
 
     /// `node_exporter` with the four collectors that look at what the agent looks at.
@@ -157,11 +193,7 @@ impl Daemon {
             .spawn()
             .map_err(|error| format!("{name}: {error}"))?;
         let mut daemon = Self { name, child, address, log };
-        let pid = daemon.child.id().to_string();
-        if let Some((parent, start)) = origin(&pid) {
-            let note = format!("{pid} {parent} {start}\n");
-            std::fs::write(scratch.join(format!("{name}.pid")), note)?;
-        }
+        note_pid(name, &daemon.child, scratch)?;
         stop::until(&format!("{name}: ready"), Duration::from_secs(15), || {
             if let Some(status) = daemon.child.try_wait()? {
                 return Err(format!("{name} ended, {status}").into());
@@ -180,13 +212,16 @@ impl Daemon {
     }
 
     /// The body of a GET; anything but 200 is an error.
-    ///
-    /// A new connection each time, HTTP/1.0 and no compression: the smallest request that both
-    /// programs answer in one piece.
     pub fn get(&self, path: &str) -> Outcome<Vec<u8>> {
-        let mut stream = TcpStream::connect(self.address)?;
+        let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        self.ask(stream, path)
+    }
+
+    /// A new connection each time, HTTP/1.0 and no compression: the smallest request that both
+    /// programs answer in one piece.
+    fn ask(&self, mut stream: impl Read + Write, path: &str) -> Outcome<Vec<u8>> {
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
         let mut answer = Vec::with_capacity(64 * 1024);
         stream.read_to_end(&mut answer)?;
@@ -213,15 +248,16 @@ impl Daemon {
 
     /// What each of its threads had of the CPU so far.
     pub fn cpu(&self) -> Outcome<Cpu> {
-        let mut threads = HashMap::new();
-        for entry in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let task = entry?.path();
-            // A thread may end between the two reads.
-            if let Ok(text) = std::fs::read_to_string(task.join("schedstat")) {
-                threads.insert(task, schedstat(&text)?);
-            }
-        }
-        Ok(Cpu(threads))
+        Cpu::of(self.child.id())
+    }
+
+    /// How the agent says it sees other writers, on its socket.
+    pub fn watches_by(&self) -> Outcome<String> {
+        let stream = UnixStream::connect(self.log.with_extension("").join("agent.sock"))?;
+        let status = self.ask(stream, "/status.json")?;
+        let status: serde_json::Value = serde_json::from_slice(&status)?;
+        let by = &status["notifications"]["by"];
+        Ok(by.as_str().ok_or(format!("{}: does not say how it watches", self.name))?.to_owned())
     }
 
     /// A line of its `/proc/PID/status` that is a number of KiB.
@@ -249,42 +285,6 @@ pub struct Scrape {
     pub body: Vec<u8>,
 }
 
-/// Time on a CPU and time waiting for one, by thread: `schedstat` of a process tells its first
-/// thread's only.
-pub struct Cpu(HashMap<PathBuf, (Duration, Duration)>);
-
-impl Cpu {
-    /// CPU time between `earlier` and this reading; what ended in between is not seen.
-    pub fn used_since(&self, earlier: &Self) -> Duration {
-        self.grown(earlier).map(|(used, _)| used).sum()
-    }
-
-    /// The longest that one thread waited for a CPU since `earlier`.
-    fn waited_since(&self, earlier: &Self) -> Duration {
-        let waits = self.grown(earlier).map(|(_, waited)| waited);
-        waits.max().unwrap_or_default()
-    }
-
-    fn grown(&self, earlier: &Self) -> impl Iterator<Item = (Duration, Duration)> {
-        self.0.iter().map(|(task, now)| {
-            let then = earlier.0.get(task).copied().unwrap_or_default();
-            (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
-        })
-    }
-}
-
-/// How long this thread waited for a CPU so far.
-fn own_wait() -> Outcome<Duration> {
-    Ok(schedstat(&std::fs::read_to_string("/proc/thread-self/schedstat")?)?.1)
-}
-
-/// The first two fields of a `schedstat` file: time on a CPU, time waiting for one.
-fn schedstat(text: &str) -> Outcome<(Duration, Duration)> {
-    let mut fields = text.split_whitespace().map(str::parse);
-    let mut next = || fields.next().unwrap_or(Ok(0)).map(Duration::from_nanos);
-    Ok((next()?, next()?))
-}
-
 /// The keys of [`KEYS`] that exist here, with their values.
 fn keys() -> impl Iterator<Item = (&'static str, String)> {
     KEYS.into_iter().filter_map(|key| {
@@ -295,17 +295,22 @@ fn keys() -> impl Iterator<Item = (&'static str, String)> {
 
 /// A configuration that watches and writes nothing.
 fn agent_config(directory: &Path) -> String {
-    let (directory, port) = (directory.display(), PORTS[0]);
-    let mut text = format!(
+    let mut text = agent_server(directory, PORTS[0]);
+    text += "mode: observe\n\
+             profiles: [dense-node]\n\
+             watch: { neighborScan: 1h }\n\
+             sysctls:\n";
+    keys().for_each(|(key, value)| text += &format!("  {key}: {value}\n"));
+    text
+}
+
+/// What every configuration begins with.
+fn agent_server(directory: &Path, port: u16) -> String {
+    let directory = directory.display();
+    format!(
         "apiVersion: headroom/v1\n\
          kind: AgentConfig\n\
-         mode: observe\n\
-         profiles: [dense-node]\n\
-         watch: {{ neighborScan: 1h }}\n\
          server: {{ listen: [\"127.0.0.1:{port}\"], socket: {directory}/agent.sock }}\n\
-         state: {directory}/state\n\
-         sysctls:\n"
-    );
-    keys().for_each(|(key, value)| _ = writeln!(text, "  {key}: {value}"));
-    text
+         state: {directory}/state\n"
+    )
 }

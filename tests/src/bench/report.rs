@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::apply::{Pass, Passes, Tool};
 use crate::cost::Cost;
+use crate::report_upkeep;
 use crate::scrape::{Measured, Program, Scenario, Scrapes};
+use crate::upkeep::Upkeep;
 
-const NA: &str = "n/a";
+pub const NA: &str = "n/a";
 /// The budgets of the design.
 const CPU_BUDGET: Duration = Duration::from_millis(1);
 const CHURN_BUDGET: f64 = 3.0;
@@ -22,6 +24,7 @@ pub fn document(
     machine: &[(&'static str, String)],
     scrapes: Option<&Scrapes>,
     passes: Option<&Passes>,
+    upkeep: &Upkeep,
 ) -> String {
     let mut text = String::from(
         "# Benchmarks\n\n\
@@ -38,7 +41,9 @@ pub fn document(
     if let Some(passes) = passes {
         apply_part(&mut text, passes);
     }
+    report_upkeep::part(&mut text, upkeep);
     budgets(&mut text, scrapes, passes);
+    report_upkeep::budgets(&mut text, upkeep);
     text
 }
 
@@ -115,7 +120,7 @@ fn apply_part(text: &mut String, passes: &Passes) {
         "\n## First pass over 100 keys\n\n\
          - Whole processes, spawn to exit, median of {} runs by turns (ms), in a namespace made for it; the keys belong to its interfaces.\n\
          - `sysctl -p FILE` and `systemd-sysctl FILE` with the 100 keys stand for `sysctl --system` and the boot service: these would also apply the host's own files.\n\
-         - Each run of `headroom apply` starts without a ledger, reads every value back and writes the originals down; its rivals do neither. *The pass itself*: what it reports as `passMicros`, without process start and parsing.\n\
+         - Each run of `headroom apply` starts without a ledger, reads every value back and writes the originals down, to a tmpfs as on a node; its rivals do neither. *The pass itself*: what it reports as `passMicros`, without process start and parsing.\n\
          - Ratio: the rival / headroom, above 1 headroom is faster.\n\n\
          | variant | headroom apply | the pass itself | sysctl -p | ratio | systemd-sysctl | ratio |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
@@ -174,7 +179,13 @@ fn first_pass(pass: &Pass) -> (Option<f64>, &'static str) {
     }
 }
 
-fn budget(text: &mut String, what: &str, budget: f64, measured: [Option<f64>; 2], digits: usize) {
+pub fn budget(
+    text: &mut String,
+    what: &str,
+    budget: f64,
+    measured: [Option<f64>; 2],
+    digits: usize,
+) {
     let holds = match measured[0] {
         Some(ours) if ours < budget => "yes",
         Some(_) => "no",
@@ -207,24 +218,24 @@ fn worst_churn(
 }
 
 /// The middle of sorted times.
-fn median(times: &[Duration]) -> Option<Duration> {
+pub fn median(times: &[Duration]) -> Option<Duration> {
     times.get(times.len() / 2).copied()
 }
 
-fn millis(time: Duration) -> f64 {
+pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn mib(kib: u64) -> f64 {
+pub fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or(NA.into(), |value| format!("{value:.digits$}"))
 }
 
 /// `theirs / ours`; a zero has no ratio.
-fn ratio(theirs: Option<f64>, ours: Option<f64>) -> String {
+pub fn ratio(theirs: Option<f64>, ours: Option<f64>) -> String {
     match (theirs, ours) {
         (Some(theirs), Some(ours)) if ours > 0.0 => format!("{:.1}", theirs / ours),
         _ => NA.into(),

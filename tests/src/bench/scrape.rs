@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::cost::{Answers, Cost};
+use crate::cpu::Cpu;
 use crate::playground::{Churn, NEIGHBORS, PORTS, Playground};
-use crate::programs::{Cpu, Daemon};
+use crate::programs::Daemon;
 use crate::{Outcome, machine, stop};
 
 /// Scrapes before the ones that count.
@@ -94,7 +95,7 @@ pub fn run(
 }
 
 /// Waits until the kernel has put away what was removed: the CPUs are idle, or 10 s are over.
-fn settle() -> Outcome<()> {
+pub fn settle() -> Outcome<()> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let before = machine::CpuTicks::now()?;

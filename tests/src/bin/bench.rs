@@ -1,8 +1,10 @@
 //! `make bench`: what Headroom costs, beside the programs that do parts of the same work.
 //!
-//! One run answers three questions and writes them down as one Markdown document:
-//! what a scrape costs beside `prometheus-node-exporter`, how much memory both hold, and how long
-//! a first pass over 100 keys takes beside `sysctl` and `systemd-sysctl`.
+//! One run answers these questions and writes them down as one Markdown document:
+//! what a scrape costs beside `prometheus-node-exporter`, how much memory both hold, how long
+//! a first pass over 100 keys takes beside `sysctl` and `systemd-sysctl`, how fast a drift is put
+//! right, what a sweep without drift costs beside `sysctl -a` and TuneD, and what an idle hour
+//! costs, the last three without pods' namespaces on the node and with 1000.
 //!
 //! It needs root and the initial network namespace. Everything it makes is called `hrbench…` and is
 //! removed at the end, after a panic, on SIGINT, SIGTERM and SIGHUP, and before the next run starts.
@@ -13,6 +15,12 @@
 mod apply;
 #[path = "../bench/cost.rs"]
 mod cost;
+#[path = "../bench/cpu.rs"]
+mod cpu;
+#[path = "../bench/drift.rs"]
+mod drift;
+#[path = "../bench/idle.rs"]
+mod idle;
 #[path = "../bench/machine.rs"]
 mod machine;
 #[path = "../bench/playground.rs"]
@@ -21,36 +29,51 @@ mod playground;
 mod programs;
 #[path = "../bench/report.rs"]
 mod report;
+#[path = "../bench/report_upkeep.rs"]
+mod report_upkeep;
+#[path = "../bench/room.rs"]
+mod room;
 #[path = "../bench/scrape.rs"]
 mod scrape;
 #[path = "../bench/stop.rs"]
 mod stop;
+#[path = "../bench/sweep.rs"]
+mod sweep;
+#[path = "../bench/tuned.rs"]
+mod tuned;
+#[path = "../bench/upkeep.rs"]
+mod upkeep;
 
 use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What everything here returns: the text of an error is all that is done with it.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "\
-usage: bench [--headroom PATH] [--out FILE] [--only scrape|apply] [--quick] [--scrapes N]
+usage: bench [--headroom PATH] [--out FILE] [--only PART] [--quick] [--scrapes N]
 
   --headroom PATH   the agent's binary (default target/release/headroom)
   --out FILE        write the Markdown document there as well as to standard output
-  --only PART       scrape: latency, CPU and memory; apply: the first pass over 100 keys
-  --quick           5 scrapes and 5 passes instead of 30 and 20
+  --only PART       scrape: latency, CPU and memory; apply: the first pass over 100 keys;
+                    drift: how fast it is put right; sweep: 100 keys without drift;
+                    idle: 5 minutes without and with pods
+  --quick           few scrapes, passes, drifts and sweeps, and 10 s instead of 5 minutes
   --scrapes N       that many scrapes a scenario and program";
+
+/// The parts that `--only` chooses from.
+const PARTS: [&str; 5] = ["scrape", "apply", "drift", "sweep", "idle"];
 
 /// The command line.
 struct Options {
     headroom: PathBuf,
     out: Option<PathBuf>,
-    scrape: bool,
-    apply: bool,
-    scrapes: usize,
-    passes: usize,
+    only: Option<String>,
+    quick: bool,
+    scrapes: Option<usize>,
 }
 
 impl Options {
@@ -58,27 +81,45 @@ impl Options {
         let mut options = Self {
             headroom: "target/release/headroom".into(),
             out: None,
-            scrape: true,
-            apply: true,
-            scrapes: 30,
-            passes: 20,
+            only: None,
+            quick: false,
+            scrapes: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--headroom" => options.headroom = value()?.into(),
                 "--out" => options.out = Some(value()?.into()),
-                "--only" => match value()?.as_str() {
-                    "scrape" => options.apply = false,
-                    "apply" => options.scrape = false,
-                    other => return Err(format!("--only {other}: scrape or apply").into()),
-                },
-                "--quick" => (options.scrapes, options.passes) = (5, 5),
-                "--scrapes" => options.scrapes = value()?.parse::<usize>()?.max(1),
+                "--only" => {
+                    let part = value()?;
+                    if !PARTS.contains(&part.as_str()) {
+                        return Err(format!("--only {part}: one of {}", PARTS.join(", ")).into());
+                    }
+                    options.only = Some(part);
+                }
+                "--quick" => options.quick = true,
+                "--scrapes" => options.scrapes = Some(value()?.parse::<usize>()?.max(1)),
                 other => return Err(format!("{other}: unknown argument").into()),
             }
         }
         Ok(options)
+    }
+
+    /// The length of a part: that of a quick run or of a full one, nothing if it is left out.
+    fn length<T>(&self, part: &str, quick: T, full: T) -> Option<T> {
+        let wanted = self.only.as_ref().is_none_or(|only| only == part);
+        wanted.then_some(if self.quick { quick } else { full })
+    }
+
+    fn upkeep(&self) -> upkeep::Plan {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let [quick, full] =
+            [(5, 3), (100, 20)].map(|(sweeps, rounds)| sweep::Length { sweeps, rounds });
+        upkeep::Plan {
+            drifts: self.length("drift", 50, 1000),
+            sweep: self.length("sweep", quick, full),
+            idle: self.length("idle", Duration::from_secs(10), minutes(5)),
+        }
     }
 }
 
@@ -116,17 +157,16 @@ fn run(options: &Options) -> Outcome<()> {
     let machine = machine::describe(headroom.as_deref())?;
     // Dropped last, so that daemons end before the interfaces they look at vanish.
     let mut playground = playground::Playground::new()?;
-    let scrape = if options.scrape {
-        Some(scrape::run(&mut playground, headroom.as_deref(), options.scrapes)?)
-    } else {
-        None
-    };
+    let scrapes = options.length("scrape", 5, 30).map(|count| options.scrapes.unwrap_or(count));
+    let scrapes = scrapes.map(|count| scrape::run(&mut playground, headroom.as_deref(), count));
+    let scrapes = scrapes.transpose()?;
     playground.clear()?;
-    let apply =
-        if options.apply { Some(apply::run(headroom.as_deref(), options.passes)?) } else { None };
+    let passes = options.length("apply", 5, 20);
+    let passes = passes.map(|count| apply::run(headroom.as_deref(), count)).transpose()?;
+    let upkeep = upkeep::run(&mut playground, headroom.as_deref(), options.upkeep())?;
     drop(playground);
 
-    let document = report::document(&machine, scrape.as_ref(), apply.as_ref());
+    let document = report::document(&machine, scrapes.as_ref(), passes.as_ref(), &upkeep);
     print!("{document}");
     if let Some(out) = &options.out {
         std::fs::write(out, &document).map_err(|error| format!("{}: {error}", out.display()))?;
@@ -149,7 +189,9 @@ fn check_rights() -> Outcome<()> {
 
 /// A directory for configurations, sockets and logs that goes away with its owner.
 fn scratch() -> Outcome<tempfile::TempDir> {
-    Ok(tempfile::Builder::new().prefix(playground::SCRATCH).tempdir()?)
+    Ok(tempfile::Builder::new()
+        .prefix(playground::SCRATCH)
+        .tempdir_in(playground::scratch_root())?)
 }
 
 /// A document that cannot be written should fail before the measurements, not after.
