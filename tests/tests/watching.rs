@@ -67,8 +67,9 @@ fn writers_that_notifications_show_are_put_right_at_once_and_named_where_they_ca
             shell(&netns, wrapper, script);
             put_right(&mut agent, &netns, writer);
             drifts += 1.0;
-            let counted = agent.metrics().value("headroom_sysctl_drift_total", &[]);
-            assert_eq!(counted, Some(drifts), "{kind}: {writer}");
+            agent.wait_until(&format!("counted: {kind}: {writer}"), |agent| {
+                agent.metrics().value("headroom_sysctl_drift_total", &[]) == Some(drifts)
+            });
             let who = last_write(&agent, SOMAXCONN);
             match kind {
                 // One that has ended may be gone, and then that is said.
@@ -84,6 +85,11 @@ fn writers_that_notifications_show_are_put_right_at_once_and_named_where_they_ca
         if kind == "fanotify" {
             let named = agent.log_with(&["drifted", SOMAXCONN, "by="]);
             assert_eq!(named.len(), writers.len(), "{named:#?}");
+        } else {
+            let said = home.run(["status"]).stdout;
+            let (true_here, false_here) =
+                ("only where the agent may use fanotify", "another mount");
+            assert!(said.contains(true_here) && !said.contains(false_here), "{said}");
         }
         // The same value again is no drift, and no reason to write.
         shell(&netns, &[], &write("10000"));

@@ -13,7 +13,7 @@ use headroom::sysctl::key::Key;
 use headroom::sysctl::marks::LastWrite;
 use headroom::sysctl::measure::{self, InNew};
 use headroom::sysctl::policy::{OnConflict, Policy, Source, Want};
-use headroom::sysctl::state::KeyStatus;
+use headroom::sysctl::state::{KeyStatus, State};
 use headroom::sysctl::writers;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -251,7 +251,8 @@ fn print(common: &Common, explained: &Explained) {
             rows.push(("wanted", format!("{} ({})", policy.want, policy.source)));
             rows.extend(policy.reason.clone().map(|reason| ("because", reason)));
             rows.push(("met", if policy.in_sync { "yes" } else { "no" }.to_owned()));
-            if !policy.in_sync {
+            // What was put back in a fight is met until the other writer comes again.
+            if !policy.in_sync || policy.state == State::Contested {
                 rows.extend(policy.detail.clone().map(|why| (policy.state.label(), why)));
             }
             rows.extend(policy.original.clone().map(|original| ("original", original)));

@@ -151,11 +151,14 @@ fn written_by_others(out: &Output, status: &Status) {
         return;
     }
     writes.sort_by_key(|(_, last)| std::cmp::Reverse(last.at));
+    let names = status.notifications.as_ref().is_some_and(|it| it.by == "fanotify");
+    let unknown = match names {
+        true => "not known: a process on another mount of proc, or the kernel",
+        false => "not known: writers are named only where the agent may use fanotify",
+    };
     let rows = writes.iter().take(WRITES).map(|(key, last)| {
         let who = match &last.who {
-            Who::Unknown => {
-                "not known: a process on another mount of proc, or the kernel".to_owned()
-            }
+            Who::Unknown => unknown.to_owned(),
             who => who.to_string(),
         };
         (Tone::Plain, vec![key.to_string(), last.ago(), who])

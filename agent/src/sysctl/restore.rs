@@ -80,10 +80,11 @@ impl Engine {
         let restored = self.netns.clone().run(|| {
             // What another writer did before is its doing, and what comes back along with the
             // originals is not.
+            let gone = follow_interfaces(&self.place, &mut self.ledger);
             let all = self.all();
             self.look_without_following(&all);
             self.note_drift(&all);
-            let restored = restore(&self.tree, &self.place, &mut self.ledger, which);
+            let restored = restore(&self.tree, &self.place, &mut self.ledger, gone, which);
             self.save_ledger();
             self.look(&all);
             if !restored.is_empty() {
@@ -97,16 +98,17 @@ impl Engine {
 
 /// Puts back the originals of the keys that `which` chooses, where the value is still ours, and
 /// forgets them. What fails or is another writer's now stays on record. A key that was changed
-/// only because a sibling was written follows that sibling.
+/// only because a sibling was written follows that sibling. `gone`: what was on record of
+/// interfaces that are gone.
 ///
 /// Runs in the calling thread's network namespace.
 pub fn restore(
     tree: &SysctlTree,
     place: &Place,
     ledger: &mut Ledger,
+    gone: Vec<(Key, Record)>,
     which: impl Fn(&Key) -> bool,
 ) -> Vec<Restored> {
-    let gone = follow_interfaces(place, ledger);
     let mut candidates: Vec<Candidate> = ledger
         .iter()
         .filter(|(key, record)| match &record.sibling_of {

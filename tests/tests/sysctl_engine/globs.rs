@@ -175,6 +175,38 @@ fn originals_follow_a_chain_of_renames() {
     }
 }
 
+/// Names pass on, and interfaces are made anew, also while no agent runs.
+#[test]
+fn originals_follow_a_rename_while_no_agent_runs_and_a_new_interface_has_its_own() {
+    let Some(host) = root_or_skip() else { return };
+    let (netns, state) = (Namespace::new(&host), host.directory());
+    for (name, original) in [("b0", "3"), ("b1", "4")] {
+        add(&netns, name);
+        netns.write(&format!("net/ipv4/conf/{name}/tag"), original);
+    }
+    let run = || {
+        let mut rig = Rig::at(&netns, state.path());
+        let (glob, policy) = pattern("net.ipv4.conf.b*.tag", "7");
+        rig.want_patterns([], [(glob, Policy { on_conflict: Yield, ..policy })]);
+        rig.restore_unconfigured();
+        rig.pass();
+        rig
+    };
+    run();
+    netns.ip(["link", "set", "b1", "name", "b2"]);
+    netns.ip(["link", "delete", "b0"]);
+    add(&netns, "b0");
+    netns.write("net/ipv4/conf/b0/tag", "5");
+    let mut rig = run();
+    assert_eq!(rig.counters().drift, 0, "nobody changed a value");
+    assert_eq!((tag(&netns, "b0"), tag(&netns, "b2")), ("7".into(), "7".into()));
+    assert_eq!(rig.original("net.ipv4.conf.b0.tag").as_deref(), Some("5"));
+    assert_eq!(rig.original("net.ipv4.conf.b1.tag"), None);
+    assert_eq!(rig.original("net.ipv4.conf.b2.tag").as_deref(), Some("4"));
+    rig.restore();
+    assert_eq!((tag(&netns, "b0"), tag(&netns, "b2")), ("5".into(), "4".into()));
+}
+
 #[test]
 fn ipv6_keys_come_back_with_defaults_after_a_small_mtu_and_are_set_again() {
     let Some(host) = root_or_skip() else { return };

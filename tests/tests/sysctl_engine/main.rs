@@ -15,6 +15,7 @@ use headroom::kernel::state_dir::{self, LockError};
 use headroom::kernel::sysctl_file::SysctlTree;
 use headroom::sysctl::place::{Net, Place};
 use headroom::sysctl::policy::OnConflict::{Report, Yield};
+use headroom::sysctl::policy::Policy;
 use headroom::sysctl::restore::Outcome;
 use headroom::sysctl::state::State;
 use headroom_tests::{
