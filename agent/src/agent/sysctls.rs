@@ -153,6 +153,9 @@ fn publish(
         key.disk = at_boot.keys.get(&key.key).cloned();
     }
     say_changes(said, &keys);
+    if let Some(Some(notice)) = context.node.notice("keys-unwatched", engine.unwatched()) {
+        warn!("{notice}");
+    }
     context.node.update(|state| {
         state.counters = engine.counters();
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);

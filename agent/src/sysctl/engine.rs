@@ -9,12 +9,11 @@ use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Notice};
 use super::managed::{Managed, Seen, WriteResult, show};
-use super::marks::{LastWrite, Marks};
+use super::marks::Marks;
 use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
-use super::restore::follow_interfaces;
 use super::siblings::{
     changes_others, circumstances, note_along, original_under_switch, reached, read_back,
 };
@@ -22,7 +21,6 @@ use super::state::KeyStatus;
 use crate::kernel::links;
 use crate::kernel::netns::{Netns, NetnsError};
 use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError};
-use crate::kernel::who::Who;
 
 /// How many further passes follow the first, for keys that depend on each other in ways that the
 /// order of writes does not know.
@@ -59,11 +57,11 @@ pub struct Engine {
     /// Why the ledger could not be read; stays, since what it knew is not known.
     load_notice: Option<String>,
     /// Whether what is on record from an earlier run was held against the interfaces of today.
-    followed: bool,
+    pub(super) followed: bool,
     /// Why it cannot be written now.
     save_notice: Option<String>,
-    buffer: Vec<u8>,
-    counters: Counters,
+    pub(super) buffer: Vec<u8>,
+    pub(super) counters: Counters,
 }
 
 /// The keys that a pass is about, by their place in the engine's list.
@@ -191,7 +189,7 @@ impl Engine {
     }
 
     /// The others. Chosen keys are in order.
-    fn rest_of(&self, chosen: &Chosen) -> Chosen {
+    pub(super) fn rest_of(&self, chosen: &Chosen) -> Chosen {
         (0..self.keys.len()).filter(|index| chosen.binary_search(index).is_err()).collect()
     }
 
@@ -205,80 +203,8 @@ impl Engine {
         })
     }
 
-    /// Interfaces may have come, gone and changed names while no agent ran.
-    fn follow_record(&mut self) {
-        if !std::mem::replace(&mut self.followed, true) {
-            follow_interfaces(&self.place, &mut self.ledger);
-        }
-    }
-
-    fn mode(&self) -> OpenMode {
+    pub(super) fn mode(&self) -> OpenMode {
         if self.observe { OpenMode::ReadOnly } else { OpenMode::ReadWrite }
-    }
-
-    pub(super) fn look(&mut self, chosen: &Chosen) {
-        self.look_without_following(chosen);
-        if self.departed.iter().any(|(_, seen)| matches!(seen, Seen::Renamed { .. })) {
-            // One may have the name that another one had: no record moves before all are known.
-            self.look_without_following(&self.rest_of(chosen));
-        }
-        self.follow();
-        for &index in chosen {
-            if let Some(managed) = self.keys.get_mut(index) {
-                managed.recall(&self.ledger);
-            }
-        }
-    }
-
-    /// Leaves the ledger as it is.
-    pub(super) fn look_without_following(&mut self, chosen: &Chosen) {
-        let mode = self.mode();
-        for &index in chosen {
-            let Some(managed) = self.keys.get_mut(index) else { continue };
-            match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
-                Seen::Same => {}
-                seen => self.departed.push((managed.key.clone(), seen)),
-            }
-        }
-    }
-
-    /// What is on record of a key goes with the file that had it, or along with its interface to
-    /// another name.
-    fn follow(&mut self) {
-        let mut renamed = BTreeMap::new();
-        for (key, seen) in std::mem::take(&mut self.departed) {
-            match seen {
-                Seen::Same => {}
-                Seen::Gone { interface } => self.ledger.forget_with_siblings(&key, interface),
-                Seen::Renamed { before, now } => drop(renamed.insert(before, now)),
-            }
-        }
-        if !renamed.is_empty() {
-            self.ledger.rename_interfaces(&renamed);
-            self.ledger.follow(links::key_name_of);
-        }
-    }
-
-    pub(super) fn note_drift(&mut self, chosen: &Chosen) {
-        for &index in chosen {
-            let Some(managed) = self.keys.get_mut(index) else { continue };
-            if managed.drifted_since(&self.ledger) {
-                self.counters.drift += 1;
-                // Without a notification: a writer on another procfs mount, or the kernel itself.
-                if !managed.named && !managed.knows_its_rival() {
-                    managed.last_write = Some(LastWrite::now(Who::Unknown));
-                }
-                let by = managed.last_write.as_ref().map(|last| last.who.to_string());
-                warn!(
-                    key = %managed.key,
-                    value = managed.shown().unwrap_or_default(),
-                    want = managed.policy.want.to_string(),
-                    by,
-                    "drifted: another writer changed it"
-                );
-            }
-            managed.named = false;
-        }
     }
 
     /// What is to be written, in order.
@@ -345,7 +271,13 @@ impl Engine {
 
     fn write_and_look(&mut self, changes: Vec<Change>, chosen: &Chosen) -> usize {
         let before = self.counters.ok;
+        let mut along = false;
         for change in changes {
+            // An earlier write may have changed this key along, as that of conf.default does.
+            if along && self.is_met_by_now(&change) {
+                continue;
+            }
+            along |= changes_others(&change.key);
             let result = self.write_one(&change);
             let counter = match result {
                 WriteResult::Ok => &mut self.counters.ok,
@@ -360,6 +292,15 @@ impl Engine {
         usize::try_from(self.counters.ok - before).unwrap_or(usize::MAX)
     }
 
+    /// Whether there is nothing to write any more: what is there is our doing all the same.
+    fn is_met_by_now(&mut self, change: &Change) -> bool {
+        self.look_without_following(&vec![change.index]);
+        let Some(managed) = self.keys.get(change.index) else { return false };
+        let (true, Some(text)) = (managed.met(), managed.text()) else { return false };
+        self.ledger.stored(&change.key, &change.to.to_string(), text, managed.is_rounded());
+        true
+    }
+
     fn write_one(&mut self, change: &Change) -> WriteResult {
         let mode = self.mode();
         let Some(managed) = self.keys.get_mut(change.index) else { return WriteResult::Denied };
@@ -368,7 +309,10 @@ impl Engine {
         let others = reached(&self.tree, &self.ledger, &change.key);
         let written = file.write(&change.to.to_string());
         // Read back whatever the answer was.
-        managed.look(&self.place, &self.tree, mode, &mut self.buffer);
+        match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
+            Seen::Same => {}
+            seen => self.departed.push((change.key.clone(), seen)),
+        }
         let refused = matches!(written, Err(WriteError::Refused(_)));
         let fields = change.to.ints().map_or(1, <[i128]>::len);
         if refused && fields > 1 && managed.text() != text_before.as_deref() {
@@ -427,8 +371,7 @@ impl Engine {
             own.map(|managed| managed.status(self.observe, &self.ledger)).collect();
         for (index, pattern) in self.patterns.iter().enumerate() {
             let members = self.keys.iter().filter(|managed| managed.member_of == Some(index));
-            let members = members.map(|managed| managed.status(self.observe, &self.ledger));
-            status.push(pattern.status(self.observe, members));
+            status.push(pattern.status(self.observe, &self.ledger, members));
         }
         status
     }

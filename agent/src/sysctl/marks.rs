@@ -45,6 +45,8 @@ impl LastWrite {
 pub struct Marks {
     /// Where in the engine's list their keys are.
     keys: BTreeMap<FileId, usize>,
+    /// How many files could not be watched, and why the first of them.
+    unwatched: Option<(usize, String)>,
 }
 
 impl Engine {
@@ -107,6 +109,7 @@ impl Engine {
     fn watch(&mut self, watcher: &mut Watcher, now: Instant) -> Result<(), NetnsError> {
         let mut keys = BTreeMap::new();
         let mut new = Vec::new();
+        let mut unwatched: Option<(usize, String)> = None;
         for (index, managed) in self.keys.iter_mut().enumerate() {
             let Some(file) = managed.watchable() else {
                 if let Some(id) = managed.mark.take() {
@@ -124,7 +127,7 @@ impl Engine {
                     }
                     Err(error) => {
                         // The sweep looks at it all the same.
-                        debug!(key = %managed.key, reason = %error, "not watched");
+                        unwatched.get_or_insert_with(|| (0, error.to_string())).0 += 1;
                         continue;
                     }
                 },
@@ -136,7 +139,15 @@ impl Engine {
             watcher.remove(*id, None);
         }
         self.marks.keys = keys;
+        self.marks.unwatched = unwatched;
         if new.is_empty() { Ok(()) } else { self.pass_over(new, now) }
+    }
+
+    /// Why some keys are not watched, if so.
+    #[must_use]
+    pub fn unwatched(&self) -> Option<String> {
+        let (count, why) = self.marks.unwatched.as_ref()?;
+        Some(format!("{count} keys are not watched, and left to the sweep: {why}"))
     }
 
     /// The engine's list is another one: files that none of its keys has open are removed from

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use super::engine::Engine;
 use super::glob::{Glob, Subject};
 use super::key::Key;
+use super::ledger::Ledger;
 use super::managed::{Managed, show};
 use super::policy::{OnConflict, Policy};
 use super::state::{KeyStatus, Members, Numbers, State, WrittenMember};
@@ -47,28 +48,36 @@ impl Pattern {
     }
 
     /// One object for all its keys: in sync when all are.
-    pub fn status(&self, observe: bool, members: impl Iterator<Item = KeyStatus>) -> KeyStatus {
+    pub fn status<'m>(
+        &self,
+        observe: bool,
+        ledger: &Ledger,
+        members: impl Iterator<Item = &'m Managed>,
+    ) -> KeyStatus {
         // A directory that lacks the file is none that the pattern means.
-        let (absent, members): (Vec<_>, Vec<_>) =
-            members.partition(|member| member.state == State::Pending);
-        let worst = members.iter().min_by_key(|member| (member.state, member.in_sync));
-        let unmet = members.iter().filter(|member| !member.in_sync);
-        let named: Vec<String> = unmet.clone().take(NAMED).map(|it| it.key.to_string()).collect();
-        let in_sync = members.len() - unmet.count();
+        let (absent, members): (Vec<_>, Vec<_>) = members.partition(|member| member.is_pending());
+        let worst = members.iter().min_by_key(|member| (member.state(observe), member.met()));
+        let unmet = members.iter().filter(|member| !member.met());
+        let in_sync = members.len() - unmet.clone().count();
+        let written = written(&members);
+        let counted = Members {
+            total: members.len(),
+            in_sync,
+            cut: self.cut,
+            not_in_sync: unmet.take(NAMED).map(|member| member.key.to_string()).collect(),
+            written,
+        };
         let state = match (&self.obstacle, worst) {
             (Some((state, _)), _) => *state,
-            (None, Some(worst)) => worst.state,
+            (None, Some(worst)) => worst.state(observe),
             (None, None) if !absent.is_empty() => State::Pending,
             (None, None) if observe || self.policy.on_conflict == OnConflict::Report => {
                 State::Observed
             }
             (None, None) => State::InSync,
         };
-        let cut = (self.cut, self.nameless);
-        let written = written(&members);
-        let last_write = written.first().map(|member| member.last_write.clone());
-        let counted =
-            Members { total: members.len(), in_sync, cut: self.cut, not_in_sync: named, written };
+        // Of thousands of keys one is described: the worst.
+        let described = worst.or(absent.first()).map(|member| member.status(observe, ledger));
         KeyStatus {
             key: Subject::Glob(self.glob.clone()),
             state,
@@ -83,38 +92,31 @@ impl Pattern {
             on_conflict: self.policy.on_conflict,
             source: self.policy.source.to_string(),
             reason: self.policy.reason.clone(),
-            detail: self.detail(worst, &absent, cut, &counted),
-            last_write,
+            detail: self.detail(described.as_ref(), &counted),
+            last_write: counted.written.first().map(|member| member.last_write.clone()),
             disk: None,
             members: Some(counted),
             numbers: Numbers::default(),
         }
     }
 
-    fn detail(
-        &self,
-        worst: Option<&KeyStatus>,
-        absent: &[KeyStatus],
-        (cut, nameless): (usize, usize),
-        counted: &Members,
-    ) -> Option<String> {
+    fn detail(&self, described: Option<&KeyStatus>, counted: &Members) -> Option<String> {
         let mut parts = Vec::new();
         if let Some((_, why)) = &self.obstacle {
             parts.push(why.clone());
         }
-        match (worst, absent.first()) {
-            (Some(worst), _) => {
+        match described {
+            Some(member) if counted.total > 0 => {
                 let unmet = counted.total - counted.in_sync;
                 let of = (unmet > 0).then(|| format!("{unmet} of {} not met", counted.total));
-                let named = worst.detail.as_ref().map(|why| format!("{}: {why}", worst.key));
+                let named = member.detail.as_ref().map(|why| format!("{}: {why}", member.key));
                 parts.extend(of.into_iter().chain(named));
             }
-            (None, Some(absent)) => parts.extend(absent.detail.clone()),
-            (None, None) if self.obstacle.is_none() => {
-                parts.push("no interface matches now".to_owned());
-            }
-            (None, None) => {}
+            Some(absent) => parts.extend(absent.detail.clone()),
+            None if self.obstacle.is_none() => parts.push("no interface matches now".to_owned()),
+            None => {}
         }
+        let (cut, nameless) = (self.cut, self.nameless);
         if cut > 0 {
             parts.push(format!(
                 "{cut} more keys match and are not managed: at most {MOST} a pattern, and no more \
@@ -130,29 +132,33 @@ impl Pattern {
     }
 }
 
-fn written(members: &[KeyStatus]) -> Vec<WrittenMember> {
-    let write = |it: &KeyStatus| {
-        Some(WrittenMember { key: it.key.clone(), last_write: it.last_write.clone()? })
+fn written(members: &[&Managed]) -> Vec<WrittenMember> {
+    let written = members.iter().filter(|member| member.last_write.is_some());
+    let mut written: Vec<_> = written.collect();
+    written.sort_by_key(|member| std::cmp::Reverse(member.last_write.as_ref().map(|last| last.at)));
+    let write = |member: &&Managed| {
+        Some(WrittenMember {
+            key: member.key.clone().into(),
+            last_write: member.last_write.clone()?,
+        })
     };
-    let mut written: Vec<_> = members.iter().filter_map(write).collect();
-    written.sort_by_key(|member| std::cmp::Reverse(member.last_write.at));
-    written.truncate(NAMED);
-    written
+    written.into_iter().take(NAMED).filter_map(|member| write(member)).collect()
 }
 
 /// The one value that all have, or how many have which.
-fn values(members: &[KeyStatus]) -> Option<String> {
+fn values(members: &[&Managed]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for value in members.iter().filter_map(|member| member.actual.as_deref()) {
+    for value in members.iter().filter_map(|member| member.text()) {
         *counts.entry(value).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     match counts.as_slice() {
         [] => None,
-        [(value, _)] => Some((*value).to_owned()),
+        [(value, _)] => Some(show(value)),
         several => {
-            let shown = several.iter().take(4).map(|(value, count)| format!("{value} ({count})"));
+            let several = several.iter().take(4);
+            let shown = several.map(|(value, count)| format!("{} ({count})", show(value)));
             Some(shown.collect::<Vec<_>>().join(", "))
         }
     }
@@ -215,7 +221,8 @@ impl Engine {
     ) -> BTreeMap<Key, usize> {
         let own: BTreeSet<&Key> =
             self.keys.iter().filter(|it| it.member_of.is_none()).map(|it| &it.key).collect();
-        let room = system::open_files_limit().saturating_sub(SPARE + own.len() as u64);
+        // Before Linux 5.19 each file that is watched takes a second descriptor.
+        let room = system::open_files_limit().saturating_sub(SPARE + own.len() as u64) / 2;
         let mut room = usize::try_from(room).unwrap_or(usize::MAX);
         let mut wanted = BTreeMap::new();
         // From the last: it counts before those above it.
@@ -269,7 +276,7 @@ impl Engine {
         }
         for (key, managed) in known {
             // One that is merely beyond the bound keeps its record.
-            if managed.file.as_ref().is_none_or(|file| file.read(&mut Vec::new()).is_err()) {
+            if managed.has_left() {
                 debug!(%key, "the interface is gone");
                 self.departed.push((key, managed.left()));
             }

@@ -7,6 +7,7 @@ pub mod fight;
 pub mod glob;
 pub mod key;
 pub mod ledger;
+mod looking;
 pub mod managed;
 pub mod marks;
 pub mod measure;

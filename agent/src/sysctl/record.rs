@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue;
 use super::key::Key;
-use super::value::Shape;
+use super::value::{Shape, Value};
 
 /// What is recorded of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,13 +47,26 @@ impl Record {
         }
         // The agent died between the record and the read-back: what was about to be written is
         // there, or what the kernel made of it, or still what was there before.
-        let possible = [&self.intended, &self.before, &self.along].into_iter().any(same);
+        let possible = [&self.intended, &self.before, &self.along].into_iter().any(same)
+            || self.half(shape, &now);
         match (&self.intended, &self.along) {
             (Some(_), _) => rounds || possible,
             (None, Some(_)) => possible,
             // What its sibling's write makes of it is not known.
             (None, None) => possible || self.sibling_of.is_some(),
         }
+    }
+
+    /// Whether it is a vector of which the kernel applied only the fields before one that it
+    /// refused (`do_proc_dointvec`), and the agent died before it could put them back.
+    fn half(&self, shape: Shape, now: &Value) -> bool {
+        let old = self.before.as_ref().unwrap_or(&self.original);
+        let (old, new) = (shape.read(old), self.intended.as_ref().map(|text| shape.read(text)));
+        let (Some(now), Some(old)) = (now.ints(), old.ints()) else { return false };
+        let Some(new) = new.as_ref().and_then(Value::ints) else { return false };
+        let applied = now.iter().zip(new).take_while(|(now, new)| now == new).count();
+        let same_length = now.len() == old.len() && now.len() == new.len();
+        same_length && applied > 0 && now.get(applied..) == old.get(applied..)
     }
 
     /// The same by what the catalogue knows of the key, else by what its original looks like.
@@ -65,6 +78,7 @@ impl Record {
         let rounds = entry.is_some_and(|entry| entry.has("rounds"));
         self.still_ours(shape, rounds, now)
     }
+
     /// What was ours before the write still is: nothing came of it.
     pub(super) fn fall_back(&mut self) {
         self.along = None;
@@ -73,6 +87,25 @@ impl Record {
             if self.intended.is_some() {
                 self.intended.clone_from(&self.stored);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_that_was_applied_half_way_is_ours() {
+        let record = Record {
+            original: "4096\t131072\t6291456".into(),
+            intended: Some("5000 6000 -1".into()),
+            ..Record::default()
+        };
+        let ours = |now: &str| record.still_ours(Shape::Ints(3), false, now);
+        assert!(ours("5000 6000 6291456") && ours("5000 131072 6291456"));
+        for others in ["4096 131072 6291456", "5000 6000 7", "4096 6000 6291456", "5000 6000"] {
+            assert!(!ours(others), "{others}");
         }
     }
 }

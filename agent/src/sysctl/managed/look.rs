@@ -90,6 +90,18 @@ impl Managed {
         }
     }
 
+    /// Whether the interface is gone, or has another name.
+    pub(in crate::sysctl) fn has_left(&self) -> bool {
+        match &self.file {
+            Some(file) => file.read(&mut Vec::new()).is_err(),
+            None => {
+                let name = catalogue::interface(self.key.as_str()).unwrap_or_default();
+                !matches!(name, "all" | "default")
+                    && links::index_of(&name.replace('/', ".")).is_none()
+            }
+        }
+    }
+
     /// What became of the interface whose file is gone. A rename takes the values along.
     pub(in crate::sysctl) fn left(&self) -> Seen {
         let before = catalogue::interface(self.key.as_str()).map(|name| name.replace('/', "."));
