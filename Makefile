@@ -49,7 +49,7 @@ bench: build
 
 # In a virtual machine without hardware help. Kernels, builds and consoles are kept in target/vm:
 # remove target/vm/kernels to look for newer kernels.
-VM_TOOLS = busybox-static debian-archive-keyring iproute2 kmod procps qemu-system-x86 util-linux xz-utils
+VM_TOOLS = bash busybox-static dash debian-archive-keyring iproute2 kmod mount procps qemu-system-x86 util-linux xz-utils
 vm-test:
 	@.ci/install $(VM_TOOLS)
 	$(CARGO) run --locked -p headroom-tests --bin vm -- --out docs/kernels.md

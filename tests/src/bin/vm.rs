@@ -42,7 +42,7 @@ usage: vm [--kernel NAME]… [--test NAME]… [--out FILE] [--work DIRECTORY]
 
 /// The test binaries that run inside, in this order: defaults are read before anything changes
 /// them, modules come and go last.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 15] = [
     "kernel_versions",
     "kernel_facts",
     "sysctl_engine",
@@ -52,6 +52,10 @@ const TESTS: [&str; 11] = [
     "touch",
     "watching",
     "reload",
+    "restarts",
+    "agent",
+    "scenarios",
+    "appearing",
     "modules",
     "vm_modules",
 ];

@@ -11,9 +11,19 @@ use crate::kernels::Kernel;
 use crate::{Outcome, files, text_of};
 
 const BUSYBOX: &str = "/bin/busybox";
-/// Programs of which busybox has a lesser form: iproute2's, util-linux' and procps'.
-const PROGRAMS: [&str; 5] =
-    ["/bin/ip", "/usr/bin/nsenter", "/usr/bin/setpriv", "/usr/bin/unshare", "/sbin/sysctl"];
+/// Programs that busybox has not, or in a lesser form: shells (its own prefers what is built in),
+/// iproute2's, util-linux' and procps'.
+const PROGRAMS: [&str; 9] = [
+    "/bin/bash",
+    "/bin/dash",
+    "/bin/ip",
+    "/bin/mount",
+    "/bin/umount",
+    "/usr/bin/nsenter",
+    "/usr/bin/setpriv",
+    "/usr/bin/unshare",
+    "/sbin/sysctl",
+];
 
 /// What runs first in the virtual machine. Lines that begin with `@@` are read outside.
 const INIT: &str = r#"#!/bin/sh
@@ -21,10 +31,14 @@ export PATH=/sbin:/bin HOME=/tmp HEADROOM_VM=1 HEADROOM_BIN=/headroom RUST_TEST_
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+ln -s /proc/self/fd /dev/fd
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+hostname "$(cat /etc/hostname)"
+# iproute2 needs a descriptor for each namespace that a batch names.
+ulimit -n 20000
 echo "@@ kernel $(uname -r)"
 while read -r name; do
   echo "@@ begin $name"
@@ -38,15 +52,17 @@ poweroff -f
 /// Builds the archive for a kernel. A test binary is killed after `limit` seconds.
 pub fn build(kernel: &Kernel, programs: &Programs, limit: u64) -> Outcome<Vec<u8>> {
     let mut archive = Archive::default();
-    for directory in ["/proc", "/sys", "/dev", "/run", "/tmp", "/etc", "/var"] {
+    for directory in ["/proc", "/sys", "/dev", "/run", "/tmp", "/mnt", "/var"] {
         archive.directory(directory);
     }
     // What the kernel gives the first program as its input and output.
     archive.device("/dev/console", 5, 1);
+    archive.file("/etc/hostname", b"vm\n");
     archive.file("/init", INIT.replace("LIMIT", &limit.to_string()).as_bytes());
     for program in PROGRAMS {
         dynamic(&mut archive, program)?;
     }
+    archive.link("/bin/sh", "dash");
     busybox(&mut archive)?;
     modules(&mut archive, kernel)?;
     archive.file("/headroom", &fs::read(&programs.headroom)?);
@@ -59,7 +75,7 @@ pub fn build(kernel: &Kernel, programs: &Programs, limit: u64) -> Outcome<Vec<u8
     Ok(archive.finish())
 }
 
-/// A shell and the usual programs, `modprobe` among them.
+/// The usual programs, `modprobe` among them.
 fn busybox(archive: &mut Archive) -> Outcome<()> {
     archive.file("/bin/busybox", &fs::read(BUSYBOX)?);
     for name in text_of(Command::new(BUSYBOX).arg("--list"))?.lines() {
