@@ -142,7 +142,7 @@ fn written(members: &[&Managed]) -> Vec<WrittenMember> {
             last_write: member.last_write.clone()?,
         })
     };
-    written.into_iter().take(NAMED).filter_map(|member| write(member)).collect()
+    written.into_iter().take(NAMED).filter_map(write).collect()
 }
 
 /// The one value that all have, or how many have which.

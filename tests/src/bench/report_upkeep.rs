@@ -30,7 +30,7 @@ fn drifts(text: &mut String, rows: &[drift::Row]) {
     _ = write!(
         text,
         "\n## Drift put right\n\n\
-         - From just before another process writes one of 200 keys until the file shows the right value again, which that process reads over and over; {} drifts a row, 20 to 60 ms apart, each key at most 5 times: a sixth time within a minute would be a fight.\n\
+         - From just before another process writes one of 200 keys until the file shows the right value again, which that process reads over and over; {} drifts a row, 30 to 70 ms apart (the agent makes 50 passes a second at the most), each key at most 5 times: a sixth time within a minute would be a fight.\n\
          - *fanotify*: the agent as installed, which names the writer; *inotify*: without CAP_SYS_ADMIN. Pods: network namespaces, each with a port of one bridge, whose keys were looked at: opening a file below `/proc/sys/net` takes longer with each of them. The agent's state is in memory, as `/run` is on a node.\n\
          - The reader keeps one CPU busy all the time. *Without waiting for a CPU* as for scrapes. *Busy*: share of the machine, that reader included; above a few percent, the greatest times say little.\n\
          - No rival notices a write. Cilium looks at its own keys every 10 s (`FullReconcilationInterval` in `pkg/datapath/linux/sysctl/cell.go`); TuneD, systemd-sysctl, the kubelet and the Node Tuning Operator write once and look again when they are told to, so there is nothing to measure them by.\n\n\
