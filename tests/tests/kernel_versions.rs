@@ -250,6 +250,11 @@ fn interfaces_and_their_keys() {
     netns.write("net/ipv4/conf/default/tag", "7");
     let tag = |name: &str| netns.read(&format!("net/ipv4/conf/{name}/tag"));
     fact("interface: conf.default changes one that has no address", &tag("v1"));
+    // The mark "has a value of its own", which writing the default sets on the default, is copied
+    // too (inetdev_init).
+    netns.ip(["link", "add", "b0", "type", "bridge"]);
+    netns.write("net/ipv4/conf/default/tag", "8");
+    fact("interface: conf.default changes one made after it was first written", &tag("b0"));
     let kinds = ["dummy", "bridge", "vxlan id 1 dstport 0", "ipvlan link v1", "netkit"];
     for kind in kinds {
         let words = ["link", "add", "k0", "type"].into_iter().chain(kind.split(' '));

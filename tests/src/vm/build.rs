@@ -7,12 +7,15 @@ use crate::Outcome;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// A test binary and its name.
+pub type Test = (String, PathBuf);
+
 /// What was built.
 pub struct Programs {
     /// The agent, built as the image's is.
     pub headroom: PathBuf,
-    /// The test binaries, with their names.
-    pub tests: Vec<(String, PathBuf)>,
+    /// In the order that was asked for.
+    pub tests: Vec<Test>,
 }
 
 /// Builds everything below `directory`, which keeps what is built from run to run.
@@ -24,7 +27,6 @@ pub fn programs(directory: &Path, tests: &[String]) -> Outcome<Programs> {
         directory,
         ["test", "--no-run", "-p", "headroom-tests"].into_iter().chain(names),
     )?;
-    // In the order that was asked for: they run in it.
     let path = |name: &String| {
         let found = built.iter().find(|(built, _)| built == name);
         found.cloned().ok_or_else(|| format!("cargo built no test {name}").into())
@@ -36,7 +38,7 @@ pub fn programs(directory: &Path, tests: &[String]) -> Outcome<Programs> {
 fn executables<'a>(
     directory: &Path,
     args: impl IntoIterator<Item = &'a str>,
-) -> Outcome<Vec<(String, PathBuf)>> {
+) -> Outcome<Vec<Test>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(args).args([

@@ -22,8 +22,6 @@ pub struct Results {
     pub tests: Vec<Tests>,
     /// `fact: NAME=VALUE`, as tests print them.
     pub facts: BTreeMap<String, String>,
-    /// Whether it came to its end.
-    pub complete: bool,
 }
 
 impl Results {
@@ -49,17 +47,27 @@ impl Results {
                         tests.end(&lines, code);
                     }
                 }
-                ["@@", "done"] => results.complete = true,
                 _ => lines.push(line.as_str()),
             }
         }
         results
     }
 
+    /// Adds what another console of the same kernel says about the test that ran on it.
+    pub fn add(&mut self, name: &str, console: &[String]) {
+        let more = Self::parse(console);
+        if more.tests.is_empty() {
+            let fault = Some("did not begin".to_owned());
+            self.tests.push(Tests { name: name.to_owned(), fault, ..Tests::default() });
+        }
+        self.tests.extend(more.tests);
+        self.facts.extend(more.facts);
+    }
+
     /// Whether every test of every binary passed.
     pub fn is_good(&self) -> bool {
         let good = |tests: &Tests| tests.fault.is_none() && tests.counts[1] == 0;
-        self.complete && self.tests.iter().all(good)
+        self.tests.iter().all(good)
     }
 }
 
@@ -134,9 +142,13 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out
         assert_eq!((b.counts, &b.fault), ([3, 0, 0], &None));
         assert_eq!(c.fault.as_deref(), Some("ended with 137 before its summary"));
         assert_eq!(d.fault.as_deref(), Some("did not end"));
-        assert!(!results.complete && !results.is_good());
+        assert!(!results.is_good());
 
-        let good = ["@@ begin b", "test result: ok. 1 passed; 0 failed;", "@@ end b 0", "@@ done"];
-        assert!(Results::parse(&good.map(str::to_owned)).is_good());
+        let good = ["@@ begin b", "test result: ok. 1 passed; 0 failed;", "@@ end b 0"];
+        let mut results = Results::parse(&good.map(str::to_owned));
+        assert!(results.is_good());
+        results.add("c", &["noise".to_owned()]);
+        assert_eq!(results.tests[1].fault.as_deref(), Some("did not begin"));
+        assert!(!results.is_good());
     }
 }

@@ -340,10 +340,13 @@ fn fault_39_killed_200_times_in_the_middle_of_its_work_every_original_comes_back
         let done = home.run(["restore"]);
         let mut now = values(&netns, &stage.paths);
         let mut left = ledger(&home).unwrap_or_default();
-        if let (Some((path, _)), Some(records)) = (foreign, left.as_object_mut()) {
-            // Theirs, or put back after the agent had overwritten it: either may be.
+        if let Some((path, _)) = foreign {
+            // Theirs, or put back after the agent had overwritten it: either may be, also where no
+            // agent came as far as to write a ledger.
             now.insert(path.to_owned(), originals[path].clone());
-            records.remove(&path.replace('/', "."));
+            if let Some(records) = left.as_object_mut() {
+                records.remove(&path.replace('/', "."));
+            }
         }
         let lost: Vec<&String> =
             originals.keys().filter(|path| now[*path] != originals[*path]).collect();
