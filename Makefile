@@ -13,7 +13,7 @@ export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null ||
 .PHONY: run build test peers lint docs bench conformance vm-test image clean
 
 run: build
-	target/release/headroom run
+	$${CARGO_TARGET_DIR:-target}/release/headroom run
 
 build:
 	$(CARGO) build --release --locked -p headroom

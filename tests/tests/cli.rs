@@ -251,13 +251,13 @@ fn apply_diff_and_restore() {
 
     let applied = home.run(["apply"]);
     assert_eq!(applied.code, Some(0), "{applied:?}");
-    assert!(applied.stdout.contains("2 set, 0 failed, 2 keys"), "{applied:?}");
+    assert!(applied.stdout.contains("2 set, 0 failed, 2 of 2 keys as wanted"), "{applied:?}");
     assert_eq!(netns.read("net/core/somaxconn"), "10000");
     assert!(netns.read("net/ipv4/tcp_rmem").ends_with("50331648"));
 
     let again = home.run(["apply"]);
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.stdout.contains("0 set, 0 failed, 2 keys"), "{again:?}");
+    assert!(again.stdout.contains("0 set, 0 failed, 2 of 2 keys as wanted"), "{again:?}");
     let diff = home.run(["diff"]);
     assert_eq!(diff.code, Some(0), "{diff:?}");
     assert!(diff.stdout.contains("nothing"), "{diff:?}");

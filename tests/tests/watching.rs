@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use headroom_tests::agent_process::{Agent, Home};
+use headroom_tests::agent_process::{Agent, Finished, Home};
 use headroom_tests::{Namespace, root_or_skip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -319,4 +319,44 @@ fn a_writer_is_named_with_its_systemd_unit_or_its_pod_and_container() {
     let explained = home.run(["explain", SOMAXCONN, "-o", "json"]).json();
     assert_eq!(explained["lastWrite"]["who"]["unit"], "hrtest-writer.service");
     assert_eq!(explained["measured"]["found"], "own");
+}
+
+/// The ledger is one namespace's: in another the same keys are others.
+#[test]
+fn restore_in_another_network_namespace_touches_neither_it_nor_the_ledger() {
+    let Some(host) = root_or_skip() else { return };
+    let (netns, other) = (Namespace::new(&host), Namespace::new(&host));
+    let home = Home::inside(&netns);
+    home.configure(&document("1h", &format!("{SOMAXCONN}: 10000")));
+    drop(home.start());
+    other.write("net/core/somaxconn", "10000");
+    let ledger = std::fs::read(home.state().join("ledger.json")).unwrap();
+    let mut command = home.command(["restore"]);
+    let elsewhere = other.run(|| Finished::of(&mut command, b""));
+    assert_eq!(elsewhere.code, Some(1), "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("of another network namespace"), "{elsewhere:?}");
+    assert_eq!(other.read("net/core/somaxconn"), "10000");
+    assert_eq!(std::fs::read(home.state().join("ledger.json")).unwrap(), ledger);
+    let back = home.run(["restore"]);
+    assert_eq!((back.code, netns.read("net/core/somaxconn").as_str()), (Some(0), "4096"));
+
+    // An agent is started where the node is: a node that is a container begins anew.
+    drop(home.start());
+    let mut command = home.command(["apply"]);
+    let applied = other.run(|| Finished::of(&mut command, b""));
+    assert!(applied.stderr.contains("of another network namespace"), "{applied:?}");
+}
+
+/// What a real interface's key is, and nothing about a key that is not there.
+#[test]
+fn explain_measures_what_holds_of_every_interface() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    netns.ip(["link", "add", "b0", "type", "bridge"]);
+    let home = Home::inside(&netns);
+    home.configure(&document("1h", ""));
+    let measured = |key: &str| home.run(["explain", key, "-o", "json"]).json()["measured"].clone();
+    assert_eq!(measured("net.ipv4.conf.b0.rp_filter")["found"], "own");
+    assert_eq!(measured("net.ipv4.conf.*.rp_filter")["found"], "own");
+    assert!(measured("net.core.somaxcon").is_null());
 }

@@ -9,7 +9,7 @@ use crate::config::load::Loaded;
 use crate::config::{Config, HostNetns, Mode};
 use crate::kernel::neighbor::{self, Family};
 use crate::kernel::netlink::DumpSocket;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{self, Kind, Netns};
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
@@ -22,17 +22,23 @@ use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
 use crate::sysctl::state::KeyStatus;
 
-/// An engine over a configuration's keys. `observe`: it only looks.
+/// An engine over a configuration's keys. `observe`: it only looks. `agent`: what it finds itself in
+/// is the node, also where its ledger is of another network namespace.
 pub fn engine(
     config: &Config,
     roots: &Roots,
     place: Place,
     observe: bool,
+    agent: bool,
 ) -> Result<Engine, String> {
     let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
         .map_err(|error| error.to_string())?;
     let boot = system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?;
-    let (ledger, notice) = Ledger::open(&config.state, &boot);
+    let (mut ledger, notice) = Ledger::open(&config.state, &boot);
+    let right_place = !matches!(place.net, Net::Wrong(_));
+    let here = netns::own(&roots.proc, Kind::Net).ok().filter(|_| right_place);
+    let elsewhere = here.and_then(|here| ledger.bind(here.ino, agent));
+    let notice = notice.or(elsewhere);
     let mut engine = Engine::new(place, tree, Netns::Own, observe, ledger);
     if let Some(notice) = notice {
         engine.ledger_trouble(&notice);
@@ -85,7 +91,7 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     collect(&mut state, "sysctl", |state| {
         // A preview, so that states are those the agent would find; nothing is written.
         let observe = loaded.config.mode == Mode::Observe;
-        let mut engine = engine(&loaded.config, roots, place.clone(), observe)?;
+        let mut engine = engine(&loaded.config, roots, place.clone(), observe, false)?;
         engine.preview(Instant::now()).map_err(|error| error.to_string())?;
         let mut keys = engine.status();
         note_disk(&disk(roots.host.as_deref()), &loaded.config, &mut keys);

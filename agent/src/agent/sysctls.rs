@@ -232,7 +232,7 @@ async fn start(context: &Context, config: &Arc<Config>) -> Result<Engine, Failur
     let config = config.clone();
     let (_, engine) = blocking((), move |()| {
         let observe = config.mode == Mode::Observe;
-        let mut engine = once::engine(&config, &roots, place, observe)?;
+        let mut engine = once::engine(&config, &roots, place, observe, true)?;
         restore(&mut engine, &config);
         Ok::<_, Failure>(engine)
     })

@@ -79,9 +79,10 @@ fn print(common: &Common, applied: &Applied, observe: bool) {
     }
     let mode = if observe { " (mode observe: nothing is written)" } else { "" };
     out.line(format_args!(
-        "\n{} set, {} failed, {} keys{mode}",
+        "\n{} set, {} failed, {} of {} keys as wanted{mode}",
         applied.set,
         applied.failed,
+        applied.keys.iter().filter(|key| key.in_sync).count(),
         applied.keys.len()
     ));
 }

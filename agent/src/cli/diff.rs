@@ -57,17 +57,17 @@ pub fn run(common: &Common) -> Exit {
         Err(error) => return fail(error),
     };
     let keys = engine.status();
-    let key = |name: &str| keys.iter().find(|status| status.key.as_str() == name);
     let changes = planned
         .iter()
         .map(|change| {
-            let status = key(change.key.as_str());
+            // Also of a key that a pattern has found.
+            let status = engine.status_of(&change.key);
             Change {
                 key: change.key.to_string(),
                 from: show(&change.from.to_string()),
                 to: show(&change.to.to_string()),
-                want: status.map(|status| status.want.clone()).unwrap_or_default(),
-                source: status.map(|status| status.source.clone()).unwrap_or_default(),
+                want: status.as_ref().map(|status| status.want.clone()).unwrap_or_default(),
+                source: status.map(|status| status.source).unwrap_or_default(),
             }
         })
         .collect();

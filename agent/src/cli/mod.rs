@@ -204,7 +204,7 @@ impl Common {
     /// An engine over a configuration's keys. `observe`: it only looks.
     fn engine(&self, config: &Config, observe: bool) -> Result<Engine, String> {
         let roots = self.roots();
-        once::engine(config, &roots, once::place(config, &roots), observe)
+        once::engine(config, &roots, once::place(config, &roots), observe, false)
     }
 
     /// Loads the configuration; prints everything that is wrong with it.

@@ -80,7 +80,9 @@ fn print(out: &Output, status: &Status) {
         let why = collector.error.as_deref().unwrap_or("failed");
         out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));
     }
-    for notice in &status.notices {
+    // The one about the configuration is above.
+    let said = |notice: &&String| notice.starts_with("configuration not reloaded");
+    for notice in status.notices.iter().filter(|notice| !said(notice)) {
         output::error(notice);
     }
 }
@@ -95,6 +97,11 @@ fn headline(out: &Output, status: &Status) {
         status.node, status.version, status.kernel
     ));
     out.line(format_args!("config {config} ({}), mode {}", status.config.hash, status.config.mode));
+    if let Some(error) = &status.config.reload_error {
+        let bad = out.paint(Tone::Bad, "✗");
+        out.line(format_args!("{bad} not reloaded: the last good configuration stays in force"));
+        error.split("; ").for_each(|line| out.line(format_args!("  {line}")));
+    }
     match (status.ready, status.from.as_str()) {
         (Some(true), _) => out.line(format_args!("{} ready", out.paint(Tone::Good, "✓"))),
         (Some(false), _) => {

@@ -112,6 +112,7 @@ pub fn sysctl_meaning(access: Access, errno: Errno, key: &str) -> String {
         (Access::Write, Errno::ENOENT) => {
             "the key vanished, or the kernel does not know this value"
         }
+        (Access::Open, Errno::EACCES) if !super::system::is_root() => "only root may write it",
         (Access::Open, Errno::EACCES) if is_window(key) => {
             "outside the initial network namespace this is only a view of the host's value"
         }

@@ -238,6 +238,9 @@ impl Engine {
             original_under_switch(&mut self.ledger, &change.key, now);
         }
         for (change, now) in &texts {
+            if let Some(before) = self.keys.get(change.index).and_then(Managed::before_drift) {
+                self.ledger.originate(&change.key, before);
+            }
             self.ledger.intend(&change.key, now, &change.to.to_string());
         }
         // Then what is changed along, be it about to be written itself.

@@ -21,6 +21,9 @@ const LONGEST: u64 = 16 << 20;
 struct Document {
     version: u32,
     boot_id: String,
+    /// The inode of the network namespace whose keys the records of `net.*` are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<u64>,
     keys: BTreeMap<String, Record>,
 }
 
@@ -43,6 +46,16 @@ pub enum Notice {
         /// Its version.
         version: u32,
     },
+    /// It is about the keys of another network namespace.
+    #[error("the ledger {} is of another network namespace (net:[{recorded}], this is net:[{here}]): its net.* originals are left alone; run the command in that namespace, with nsenter --net", path.display())]
+    Elsewhere {
+        /// The file.
+        path: PathBuf,
+        /// The namespace's inode.
+        recorded: u64,
+        /// That of this one.
+        here: u64,
+    },
     /// It cannot be read or written.
     #[error("the ledger cannot be kept: {0}; originals are kept in memory only")]
     File(#[from] FileError),
@@ -53,6 +66,7 @@ pub enum Notice {
 pub struct Ledger {
     path: PathBuf,
     boot_id: String,
+    netns: Option<u64>,
     records: BTreeMap<String, Record>,
     /// Whether the file is ours to write: not where it could not be read, since the originals in
     /// it would be lost.
@@ -69,6 +83,7 @@ impl Ledger {
         let mut ledger = Self {
             path,
             boot_id: boot_id.to_owned(),
+            netns: None,
             records: BTreeMap::new(),
             writable: true,
             dirty: false,
@@ -93,6 +108,7 @@ impl Ledger {
         match serde_json::from_slice::<Document>(&bytes) {
             Ok(document) if document.boot_id == self.boot_id => {
                 self.records = document.keys;
+                self.netns = document.netns;
                 Ok(())
             }
             Ok(_) => Ok(()),
@@ -101,6 +117,33 @@ impl Ledger {
                 Err(Notice::Corrupt { path: self.path.clone(), why: error.to_string() })
             }
         }
+    }
+
+    /// Says in which network namespace `net.*` is looked at. What is on record of another one is
+    /// none of this one's: the file is left alone, or, with `adopt`, begun anew for this one, as a
+    /// node does that is itself a container and was started again.
+    pub fn bind(&mut self, here: u64, adopt: bool) -> Option<Notice> {
+        let is_net = |key: &String| key.starts_with("net.");
+        let recorded = self.netns.filter(|_| self.records.keys().any(is_net));
+        let recorded = recorded.filter(|recorded| *recorded != here);
+        if adopt || recorded.is_none() {
+            self.netns = Some(here);
+        }
+        let recorded = recorded?;
+        self.records.retain(|key, _| !is_net(key));
+        if adopt {
+            self.dirty = true;
+            return None;
+        }
+        self.writable = false;
+        Some(Notice::Elsewhere { path: self.path.clone(), recorded, here })
+    }
+
+    /// Notes what a key was before another writer changed it, where nothing is on record yet: the
+    /// agent is about to write because of that change, which is not what was there before.
+    pub fn originate(&mut self, key: &Key, original: &str) {
+        let record = || Record { original: original.to_owned(), ..Record::default() };
+        self.records.entry(key.as_str().to_owned()).or_insert_with(record);
     }
 
     /// The record of a key.
@@ -323,6 +366,7 @@ impl Ledger {
         let document = Document {
             version: VERSION,
             boot_id: self.boot_id.clone(),
+            netns: self.netns,
             keys: std::mem::take(&mut self.records),
         };
         let bytes = serde_json::to_vec_pretty(&document);

@@ -67,6 +67,15 @@ impl Engine {
             let Some(managed) = self.keys.get_mut(index) else { continue };
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
+                if !managed.has_been_met() {
+                    warn!(
+                        key = %managed.key,
+                        value = managed.shown().unwrap_or_default(),
+                        want = managed.policy.want.to_string(),
+                        "drifted: another writer changed it while no agent ran, or before this policy"
+                    );
+                    continue;
+                }
                 // Without a notification: a writer on another procfs mount, or the kernel itself.
                 if !managed.named && !managed.knows_its_rival() {
                     managed.last_write = Some(LastWrite::now(Who::Unknown));

@@ -91,6 +91,8 @@ pub struct Managed {
     yielded: bool,
     drifted: bool,
     ever_met: bool,
+    /// The text that last met the policy.
+    met_text: Option<String>,
     /// Whether the agent itself just changed it, with another key.
     excused: bool,
     fight: Fight,
@@ -122,6 +124,7 @@ impl Managed {
             yielded: false,
             drifted: false,
             ever_met: false,
+            met_text: None,
             excused: false,
             fight: Fight::default(),
         }
@@ -333,10 +336,25 @@ impl Managed {
     pub fn settle(&mut self, now: Instant) {
         if self.met() {
             self.ever_met = true;
+            if self.met_text != self.text {
+                self.met_text.clone_from(&self.text);
+            }
             self.drifted = false;
             self.held = None;
             self.fight.at_peace(now);
         }
+    }
+
+    /// What was there before another writer changed it, if that is why it is not as wanted.
+    #[must_use]
+    pub fn before_drift(&self) -> Option<&str> {
+        self.met_text.as_deref().filter(|_| self.drifted)
+    }
+
+    /// Whether it was as wanted before, since this policy is in force.
+    #[must_use]
+    pub fn has_been_met(&self) -> bool {
+        self.ever_met
     }
 
     /// The value now, escaped, with single spaces.

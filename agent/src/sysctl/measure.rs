@@ -42,7 +42,14 @@ pub fn in_new(tree: &SysctlTree, key: &Key) -> Option<InNew> {
     if catalogue::refusal(key) == Some(Refusal::SideEffect) {
         return None;
     }
+    // What holds of one interface's key holds of every other's, and `default` is everywhere.
+    let everywhere = catalogue::with_interface(key.as_str(), "default");
+    let everywhere = everywhere.and_then(|key| Key::parse(&key).ok());
+    let key = everywhere.as_ref().unwrap_or(key);
     let look = || look(tree, key);
+    if look() == InNew::Absent {
+        return None;
+    }
     if key.is_net() {
         return Some(netns::in_new_netns(look).unwrap_or_else(|error| unknown(&error)));
     }

@@ -271,3 +271,21 @@ fn fault_40_without_room_or_right_for_the_ledger_tuning_goes_on() {
         assert_eq!(rig.restore()[FIN_TIMEOUT], Outcome::Restored, "from memory");
     });
 }
+
+/// What another writer did is put right, and is not what was there before the agent.
+#[test]
+fn the_original_is_what_was_there_before_another_writer() {
+    let Some(host) = root_or_skip() else { return };
+    let (netns, state) = (Namespace::new(&host), host.directory());
+    let mut rig = Rig::at(&netns, state.path());
+    rig.want([min(SOMAXCONN, "4096")]);
+    rig.pass();
+    assert_eq!(rig.original(SOMAXCONN), None, "met, so nothing was written");
+    netns.write("net/core/somaxconn", "128");
+    rig.wait(10);
+    rig.pass();
+    assert_eq!(netns.read("net/core/somaxconn"), "4096");
+    assert_eq!(rig.original(SOMAXCONN).as_deref(), Some("4096"));
+    assert_eq!(rig.restore()[SOMAXCONN], Outcome::AlreadyThere);
+    assert_eq!(netns.read("net/core/somaxconn"), "4096");
+}

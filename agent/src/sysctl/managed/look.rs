@@ -119,6 +119,7 @@ impl Managed {
         self.yielded = false;
         self.drifted = false;
         self.ever_met = false;
+        self.met_text = None;
         self.fight = Fight::default();
     }
 

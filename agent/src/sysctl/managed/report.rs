@@ -99,11 +99,15 @@ impl Managed {
                 )
             }
         };
+        let (now, want) = (self.shown().unwrap_or_default(), show(&self.policy.want.to_string()));
+        let values = match self.met() {
+            true => format!("put back to {now}, and watched until it stays"),
+            false => format!("now {now}, wanted {want}"),
+        };
         format!(
-            "another writer keeps changing it (now {}, wanted {}{}): put back more than {PATIENCE} \
-             times within a minute, so it is tried again after a growing pause{advice}",
-            self.shown().unwrap_or_default(),
-            show(&self.policy.want.to_string()),
+            "another writer keeps changing it ({values}{}): it needed putting back more than \
+             {PATIENCE} times within a minute, so it is tried again after a growing pause; stop the \
+             other writer, or let it win with onConflict: yield{advice}",
             self.written_by(),
         )
     }
