@@ -92,7 +92,10 @@ fn a_keys_own_policy_beats_a_pattern_and_the_last_pattern_beats_those_above_it()
     // A key that no pattern means any more is put back.
     rig.want_patterns([], [pattern("net.ipv4.conf.b?.tag", "8")]);
     let back = rig.restore_unconfigured();
-    assert_eq!(back.get("net.ipv4.conf.lo.tag"), Some(&Outcome::Restored), "{back:?}");
+    // With `default`, on a kernel where nobody has written that before: the mark that a write leaves
+    // on it is copied to what is made later, which follows no more (inetdev_init).
+    let lo = back.get("net.ipv4.conf.lo.tag");
+    assert!(matches!(lo, Some(Outcome::Restored | Outcome::AlreadyThere)), "{back:?}");
     rig.pass();
     assert_eq!(tags(&netns), ["0", "8", "8", "0"]);
 }
