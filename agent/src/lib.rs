@@ -4,5 +4,6 @@ pub mod config;
 pub mod kernel;
 pub mod limits;
 pub mod node;
+pub mod pods;
 pub mod serve;
 pub mod sysctl;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
 use crate::sysctl::place::Net;
 use crate::sysctl::state::KeyStatus;
@@ -42,6 +43,8 @@ pub struct NodeState {
     pub neighbor: [Neighbor; 2],
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
+    /// Pods' network namespaces; `None` where the configuration has no `pods`.
+    pub pods: Option<Pods>,
     /// How the reading of each source went last.
     pub collectors: BTreeMap<&'static str, Collector>,
     /// The agent's tasks.

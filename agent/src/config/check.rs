@@ -61,6 +61,8 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         profiles,
         policies,
         globs,
+        pods: Vec::new(),
+        pod_namespaces: super::PodNamespaces::default(),
         watch: watch(document.watch, problems),
         listen: listen(&document.server.listen, problems),
         socket,

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
+use crate::pods::policy::PodPolicy;
 use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::Policy;
@@ -39,6 +40,10 @@ pub struct Config {
     /// What is wanted for the keys that match a pattern and have no policy of their own, in the
     /// order of the document: the last pattern that matches counts.
     pub globs: Vec<(Glob, Policy)>,
+    /// What is wanted in pods' network namespaces; for each key the first that matches counts.
+    pub pods: Vec<PodPolicy>,
+    /// Where pods' network namespaces are, and how they are looked after.
+    pub pod_namespaces: PodNamespaces,
     /// Which bridges are watched.
     pub watch: Watch,
     /// Where HTTP is answered.
@@ -55,6 +60,30 @@ impl Config {
     pub fn policy_of(&self, key: &Key) -> Option<&Policy> {
         let pattern = || self.globs.iter().rfind(|(glob, _)| glob.covers(key));
         self.policies.get(key).or_else(|| pattern().map(|(_, policy)| policy))
+    }
+}
+
+/// Where pods' network namespaces are, and how they are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNamespaces {
+    /// Directories that hold a file for each namespace.
+    pub directories: Vec<PathBuf>,
+    /// Directory of libcni's result cache.
+    pub cni_cache: PathBuf,
+    /// How often each pod's keys are looked at again, at the most.
+    pub sweep: Duration,
+    /// For how many pods there are metrics of their own.
+    pub per_pod_series: usize,
+}
+
+impl Default for PodNamespaces {
+    fn default() -> Self {
+        Self {
+            directories: vec![PathBuf::from("/var/run/netns")],
+            cni_cache: PathBuf::from("/var/lib/cni/results"),
+            sweep: Duration::from_secs(300),
+            per_pod_series: 0,
+        }
     }
 }
 
