@@ -1,6 +1,7 @@
 //! What is known of pods' network namespaces: a part of the picture of this node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -22,6 +23,8 @@ pub struct Pods {
     pub since_namespace: Latency,
     /// Time from the CNI result's appearance until policies by name were applied.
     pub since_identity: Latency,
+    /// For how many pods there are metrics of their own.
+    pub per_pod_series: usize,
 }
 
 /// One namespace, or a file that was taken for one.
@@ -46,8 +49,8 @@ pub struct PodNamespace {
     pub unnamed: Option<String>,
     /// Whether it was there before the agent was.
     pub late: bool,
-    /// Every key that a policy wants there.
-    pub keys: Vec<PodKey>,
+    /// Every key that a policy wants there. Shared by the pods of which the same is to be said.
+    pub keys: Arc<[PodKey]>,
 }
 
 /// What became of a namespace.
@@ -135,7 +138,7 @@ impl Identity {
 }
 
 /// A key in a pod's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodKey {
     /// The key.
