@@ -1,21 +1,23 @@
 //! Judging a document that has the right shape: what it says must make sense.
 
+mod entry;
 mod hazards;
+mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::de::{RawScalar, Spanned};
-use super::document::{API_VERSION, Address, Document, KIND, PolicyFields, PolicySpec, WatchSpec};
-use super::problem::{Position, Problem, Problems, did_you_mean, push_key};
+use self::entry::Entries;
+use super::de::Spanned;
+use super::document::{API_VERSION, Address, Document, KIND, WatchSpec};
+use super::problem::{Position, Problem, Problems, did_you_mean};
 use super::{Config, Watch, profiles};
 use crate::kernel::system;
-use crate::sysctl::catalogue::{self, Entry, Refusal};
+use crate::sysctl::catalogue::{self, Refusal};
 use crate::sysctl::glob::{Glob, Subject};
 use crate::sysctl::key::Key;
-use crate::sysctl::policy::{Policy, Source, Want};
-use crate::sysctl::value::{self, Shape};
+use crate::sysctl::policy::{OnConflict, Policy};
 
 /// The longest path of a unix socket: `sun_path` less its final NUL (`unix(7)`).
 const LONGEST_SOCKET: usize = 107;
@@ -23,20 +25,16 @@ const LONGEST_SOCKET: usize = 107;
 /// Each address costs a socket; a node has a few that are worth it.
 const MOST_ADDRESSES: usize = 16;
 
-/// A hostile document can name thousands of unknown keys; a similar known one is looked for while
-/// there are fewer problems than this.
-const HINTS: usize = 20;
-
 /// Judges a document and makes the configuration of it. Problems are added; the configuration is
 /// only to be used where none is an error.
 pub fn check(document: Document, problems: &mut Problems) -> Config {
     version(&document, problems);
     let (profiles, mut policies) = profiles(&document.profiles, problems);
     let allowed = allowed(&document.allow_dangerous, problems);
-    let mut places = BTreeMap::new();
+    let mut entries = Entries::new("sysctls", OnConflict::Enforce, &allowed);
     let mut globs: Vec<(Position, Glob, Policy)> = Vec::new();
     for (name, spec) in &document.sysctls {
-        match sysctl(name, spec, &allowed, &mut places, problems) {
+        match entries.judge(name, spec, problems) {
             // A later source replaces the whole policy.
             Some((Subject::Key(key), policy)) => drop(policies.insert(key, policy)),
             Some((Subject::Glob(glob), policy)) => globs.push((name.at, glob, policy)),
@@ -45,7 +43,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
     }
     globs.sort_by_key(|(at, ..)| *at);
     let globs = globs.into_iter().map(|(_, glob, policy)| (glob, policy)).collect();
-    let places = places.into_iter().filter_map(|(subject, at)| match subject {
+    let places = entries.places.into_iter().filter_map(|(subject, at)| match subject {
         Subject::Key(key) => Some((key, at)),
         Subject::Glob(_) => None,
     });
@@ -61,8 +59,8 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         profiles,
         policies,
         globs,
-        pods: Vec::new(),
-        pod_namespaces: super::PodNamespaces::default(),
+        pods: pods::policies(&document.pods, &allowed, problems),
+        pod_namespaces: pods::namespaces(&document.pod_namespaces, problems),
         watch: watch(document.watch, problems),
         listen: listen(&document.server.listen, problems),
         socket,
@@ -165,128 +163,6 @@ fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> BTreeSet<Key> 
         problems.push(problem.at(name.at).path("allowDangerous"));
     }
     allowed
-}
-
-/// One entry of `sysctls`: the policy, or its problems.
-fn sysctl(
-    name: &Spanned<String>,
-    PolicySpec(fields): &PolicySpec,
-    allowed: &BTreeSet<Key>,
-    places: &mut BTreeMap<Subject, Position>,
-    problems: &mut Problems,
-) -> Option<(Subject, Policy)> {
-    let mut path = "sysctls".to_owned();
-    push_key(&mut path, name);
-    let hint = problems.len() < HINTS;
-    let mut report = |problem: Problem| problems.push(problem.at(name.at).path(&path));
-    let subject = match Subject::parse(name) {
-        Ok(subject) => subject,
-        Err(error) => {
-            report(Problem::error(error.code(), error.to_string()));
-            return None;
-        }
-    };
-    if let Some(first) = places.insert(subject.clone(), name.at) {
-        let message = format!("the same key stands on line {}: keep one of them", first.line);
-        report(Problem::error("duplicate-key", message));
-        return None;
-    }
-    // What holds of one interface's key holds of every other's.
-    let key = match &subject {
-        Subject::Key(key) => key.clone(),
-        Subject::Glob(glob) => glob.example()?,
-    };
-    if let Some(problem) = refusal(&key, allowed) {
-        report(problem);
-        return None;
-    }
-    let want = match want(fields) {
-        Ok(want) => want,
-        Err(problem) => {
-            report(problem);
-            return None;
-        }
-    };
-    let entry = catalogue::lookup(&key);
-    for problem in hazards::of_key(&key, entry.as_ref(), hint) {
-        report(problem);
-    }
-    if let Some(shape) = entry.and_then(|entry| entry.shape()) {
-        match want.compile(shape) {
-            Err(error) => report(Problem::error("value", error.to_string())),
-            Ok(_) => out_of_range(&want, shape, &entry).into_iter().for_each(report),
-        }
-    }
-    let policy = Policy {
-        want,
-        on_conflict: fields.on_conflict,
-        required: fields.required.unwrap_or(true),
-        source: Source::Config { line: name.at.line },
-        reason: None,
-    };
-    Some((subject, policy))
-}
-
-fn refusal(key: &Key, allowed: &BTreeSet<Key>) -> Option<Problem> {
-    let message = match catalogue::refusal(key)? {
-        Refusal::Dangerous if allowed.contains(key) => return None,
-        Refusal::Dangerous => {
-            "this key can run code, open the host or stop it: if it is wanted all the same, name it \
-             under allowDangerous"
-        }
-        Refusal::SideEffect => {
-            "this key acts when it is written or read, and stores nothing to keep"
-        }
-        Refusal::ReadOnly => "the kernel does not let this key be written",
-    };
-    Some(Problem::error("key-refused", message))
-}
-
-/// Exactly one of `value`, `oneOf`, or `min` and/or `max`; of text that some key could hold, as a
-/// key that the catalogue does not know is not looked at any further here.
-fn want(fields: &PolicyFields) -> Result<Want, Problem> {
-    let text = |scalar: &RawScalar| match value::check_text(&scalar.text) {
-        Ok(()) => Ok(scalar.text.clone()),
-        Err(error) => Err(Problem::error("value", error.to_string())),
-    };
-    let bound = |scalar: &Option<RawScalar>| scalar.as_ref().map(text).transpose();
-    match (&fields.value, &fields.one_of, &fields.min, &fields.max) {
-        (Some(value), None, None, None) => Ok(Want::Value(text(value)?)),
-        (None, Some(values), None, None) => {
-            Ok(Want::OneOf(values.iter().map(text).collect::<Result<_, _>>()?))
-        }
-        (None, None, None, None) => {
-            Err(Problem::error("policy", "nothing is wanted: give value, oneOf, or min and/or max"))
-        }
-        (None, None, min, max) => Ok(Want::Bounds { min: bound(min)?, max: bound(max)? }),
-        _ => Err(Problem::error("policy", "give exactly one of value, oneOf, or min and/or max")),
-    }
-}
-
-/// The catalogue's range was measured on one kernel, so a value outside of it is only doubtful.
-fn out_of_range(want: &Want, shape: Shape, entry: &Option<Entry>) -> Option<Problem> {
-    let (low, high) = entry.as_ref()?.range();
-    let texts: Vec<&String> = match want {
-        Want::Value(value) => vec![value],
-        Want::OneOf(values) => values.iter().collect(),
-        Want::Bounds { min, max } => min.iter().chain(max).collect(),
-    };
-    let bounds = texts.iter().filter_map(|text| shape.parse_bounds(text).ok());
-    let outside = |value: &i128| {
-        low.is_some_and(|low| *value < low) || high.is_some_and(|high| *value > high)
-    };
-    let found = bounds.flatten().flatten().find(outside)?;
-    let range = match (low, high) {
-        (Some(low), Some(high)) => format!("{low} to {high}"),
-        (Some(low), None) => format!("{low} or more"),
-        (None, high) => format!("at most {}", high.unwrap_or_default()),
-    };
-    Some(Problem::warning(
-        "value-range",
-        format!(
-            "{found} is out of what the kernel takes ({range} where it was measured): it will be refused or changed"
-        ),
-    ))
 }
 
 fn watch(spec: WatchSpec, problems: &mut Problems) -> Watch {

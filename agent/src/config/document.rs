@@ -1,5 +1,7 @@
 //! The document as it is written: types that serde reads and the JSON Schema is made from.
 
+mod pods;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +13,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::pods::{MatchSpec, PodNamespacesSpec, PodPolicySpec};
 use super::de::{RawScalar, Spanned};
 use crate::sysctl::policy::OnConflict;
 
@@ -44,6 +47,10 @@ pub struct Document {
     pub allow_dangerous: Vec<Spanned<String>>,
     /// The host's keys: a value, or an object with value, oneOf, min, max, onConflict, required.
     pub sysctls: BTreeMap<Spanned<String>, PolicySpec>,
+    /// Policies for pods' network namespaces: for each key the first that matches counts.
+    pub pods: Vec<Spanned<PodPolicySpec>>,
+    /// Where pods' network namespaces are, and how they are looked after.
+    pub pod_namespaces: PodNamespacesSpec,
     /// What is watched.
     pub watch: WatchSpec,
     /// Where the agent answers.
@@ -254,9 +261,11 @@ pub struct PolicyFields {
     pub min: Option<RawScalar>,
     /// At most this: only ever lowers.
     pub max: Option<RawScalar>,
-    /// What to do when another writer changes the key.
-    pub on_conflict: OnConflict,
-    /// Whether readiness waits for it. Default true.
+    /// What to do when another writer changes the key. Default `enforce`, for a key in pods what
+    /// their policy says.
+    pub on_conflict: Option<OnConflict>,
+    /// Whether readiness waits for it. Default true; refused for a key in pods, as nothing in a
+    /// pod holds the node's readiness back.
     pub required: Option<bool>,
 }
 
