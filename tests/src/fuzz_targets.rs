@@ -91,7 +91,15 @@ pub fn config(data: &[u8]) {
         let line = problem.to_string();
         assert!(!line.chars().any(char::is_control), "unprintable: {line:?}");
     }
-    let Some(Config { policies, watch, socket, state, .. }) = config else { return };
+    let Some(Config { policies, pods, pod_namespaces, watch, socket, state, .. }) = config else {
+        return;
+    };
+    for (key, policy) in pods.iter().flat_map(|policy| &policy.policies) {
+        key_is_canonical(key);
+        assert!(key.is_net() && !policy.required, "{key} is no pod's or holds the node back");
+    }
+    assert!((1..=8).contains(&pod_namespaces.directories.len()));
+    assert!(pod_namespaces.directories.iter().all(|directory| directory.is_absolute()));
     for (key, policy) in &policies {
         key_is_canonical(key);
         assert!(

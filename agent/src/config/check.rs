@@ -43,11 +43,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
     }
     globs.sort_by_key(|(at, ..)| *at);
     let globs = globs.into_iter().map(|(_, glob, policy)| (glob, policy)).collect();
-    let places = entries.places.into_iter().filter_map(|(subject, at)| match subject {
-        Subject::Key(key) => Some((key, at)),
-        Subject::Glob(_) => None,
-    });
-    let places = places.collect();
+    let places = entries.keys().collect();
     hazards::look(&policies, &places, problems);
     let state = state(document.state.as_ref(), problems);
     let socket = socket(document.server.socket.as_ref(), &state, problems);

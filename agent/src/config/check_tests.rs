@@ -2,11 +2,12 @@
 
 use super::super::load::{EMBEDDED, Origin, judge};
 use super::*;
+use crate::sysctl::policy::{Source, Want};
 
 const HEAD: &str = "apiVersion: headroom/v1\nkind: AgentConfig\n";
 
 /// `line:column code` of every problem, warnings marked.
-fn problems(body: &str) -> Vec<String> {
+pub fn problems(body: &str) -> Vec<String> {
     let problems = match judge(Origin::Embedded, format!("{HEAD}{body}").as_bytes()) {
         Ok(loaded) => loaded.warnings,
         Err(error) => error.problems.into_vec(),
@@ -22,7 +23,7 @@ fn problems(body: &str) -> Vec<String> {
         .collect()
 }
 
-fn config(body: &str) -> Config {
+pub fn config(body: &str) -> Config {
     judge(Origin::Embedded, format!("{HEAD}{body}").as_bytes()).unwrap().config
 }
 

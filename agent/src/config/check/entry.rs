@@ -25,7 +25,7 @@ pub struct Entries<'a> {
     /// Dangerous keys that are wanted all the same.
     allowed: &'a BTreeSet<Key>,
     /// Where each key stands.
-    pub places: BTreeMap<Subject, Position>,
+    places: BTreeMap<Subject, Position>,
 }
 
 impl<'a> Entries<'a> {
@@ -42,6 +42,14 @@ impl<'a> Entries<'a> {
         let mut path = self.path.clone();
         push_key(&mut path, name);
         path
+    }
+
+    /// Where each key stands that was judged; patterns left out.
+    pub fn keys(&self) -> impl Iterator<Item = (Key, Position)> + '_ {
+        self.places.iter().filter_map(|(subject, at)| match subject {
+            Subject::Key(key) => Some((key.clone(), *at)),
+            Subject::Glob(_) => None,
+        })
     }
 
     /// One entry: the policy, or its problems.

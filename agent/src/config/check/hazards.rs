@@ -190,7 +190,7 @@ fn thresholds(policies: &BTreeMap<Key, Policy>, warn: &mut impl FnMut(&str, &'st
 
 /// Pairs of keys that are one thing to the kernel: to keep both as configured is a fight of the
 /// agent with itself.
-fn siblings(
+pub fn siblings(
     policies: &BTreeMap<Key, Policy>,
     places: &BTreeMap<Key, Position>,
     warn: &mut impl FnMut(&str, &'static str, String),

@@ -7,8 +7,8 @@ use super::super::PodNamespaces;
 use super::super::de::Spanned;
 use super::super::document::{MatchSpec, PodNamespacesSpec, PodPolicySpec, PolicySpec};
 use super::super::problem::{Position, Problem, Problems, Severity, escape, push_index};
-use super::absolute;
 use super::entry::Entries;
+use super::{absolute, hazards};
 use crate::pods::policy::{Match, PodPolicy};
 use crate::sysctl::catalogue::{self, Entry, Scope};
 use crate::sysctl::glob::{Glob, Subject};
@@ -58,7 +58,14 @@ pub fn policies(
             policies.extend(entry(key, fields, &mut entries, problems));
         }
         nothing(spec, &path, problems);
-        never_used(&earlier, &matches, &policies, &entries, problems);
+        let places: BTreeMap<Key, Position> = entries.keys().collect();
+        let mut warn = |key: &str, code, message: String| {
+            let place = Key::parse(key).ok().and_then(|key| places.get(&key).copied());
+            let Some(at) = place else { return };
+            problems.push(Problem::warning(code, message).at(at).path(entries.path(key)));
+        };
+        hazards::siblings(&policies, &places, &mut warn);
+        never_used(&earlier, &matches, &places, &mut warn);
         earlier.push((PodPolicy { name, matches, policies }, spec.at));
     }
     earlier.into_iter().map(|(policy, _)| policy).collect()
@@ -223,25 +230,22 @@ fn nothing(spec: &Spanned<PodPolicySpec>, path: &str, problems: &mut Problems) {
 fn never_used(
     earlier: &[(PodPolicy, Position)],
     matches: &Match,
-    policies: &BTreeMap<Key, Policy>,
-    entries: &Entries<'_>,
-    problems: &mut Problems,
+    places: &BTreeMap<Key, Position>,
+    mut warn: impl FnMut(&str, &'static str, String),
 ) {
-    let before = earlier
-        .iter()
-        .filter(|(policy, _)| policy.matches.is_every_pod() || policy.matches == *matches);
-    let before: Vec<_> = before.collect();
-    for (subject, at) in &entries.places {
-        let Subject::Key(key) = subject else { continue };
+    let before = |(policy, _): &&(PodPolicy, Position)| {
+        policy.matches.is_every_pod() || policy.matches == *matches
+    };
+    let before: Vec<_> = earlier.iter().filter(before).collect();
+    for key in places.keys() {
         let first = before.iter().find(|(policy, _)| policy.policies.contains_key(key));
-        if let Some((_, place)) = first.filter(|_| policies.contains_key(key)) {
+        if let Some((_, place)) = first {
             let message = format!(
                 "this is never used: the policy on line {} comes first for every pod that this one \
                  matches; put this policy above it",
                 place.line
             );
-            let problem = Problem::warning("shadowed-key", message);
-            problems.push(problem.at(*at).path(entries.path(key.as_str())));
+            warn(key.as_str(), "shadowed-key", message);
         }
     }
 }
@@ -279,3 +283,7 @@ pub fn namespaces(spec: &PodNamespacesSpec, problems: &mut Problems) -> PodNames
         per_pod_series: spec.per_pod_series.value as usize,
     }
 }
+
+#[cfg(test)]
+#[path = "pods_tests.rs"]
+mod tests;

@@ -13,17 +13,16 @@ use crate::sysctl::policy::OnConflict;
 /// What is wanted in the network namespaces of some pods.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[schemars(rename = "PodPolicy")]
+#[schemars(rename = "PodPolicy", extend("required" = ["name", "sysctls"]))]
 pub struct PodPolicySpec {
     /// Its name, unique among the policies: 1 to 63 letters, digits, `-`, `_` and `.`.
-    #[schemars(with = "String", required)]
+    #[schemars(with = "String")]
     pub name: Option<Spanned<String>>,
     /// Which pods it is for: all conditions must hold. Without any, every pod.
     #[serde(rename = "match")]
     pub matches: MatchSpec,
     /// Keys of a network namespace, all below `net.`: a value, or an object with value, oneOf,
     /// min, max, onConflict.
-    #[schemars(required)]
     pub sysctls: BTreeMap<Spanned<String>, PolicySpec>,
     /// What to do where somebody else sets a key of the pod: its securityContext, the kubelet, a
     /// CNI plugin, a process in the pod.
@@ -61,12 +60,14 @@ pub struct MatchSpec {
 #[schemars(rename = "PodNamespaces")]
 pub struct PodNamespacesSpec {
     /// Directories that hold a file for each namespace, at most 8.
+    #[schemars(length(min = 1, max = 8))]
     pub directories: Spanned<Vec<Spanned<String>>>,
     /// Directory of libcni's result cache, which names the pods.
     pub cni_cache: Spanned<String>,
     /// How often each pod's keys are looked at again, at the most.
     pub sweep: Interval,
     /// For how many pods there are metrics of their own, at most 1000.
+    #[schemars(range(max = 1000))]
     pub per_pod_series: Spanned<u32>,
 }
 
