@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod log;
 mod output;
+mod privileges;
 mod reference;
 mod restore;
 mod run;
@@ -99,6 +100,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Tell which mounts, capabilities and namespaces a configuration needs, and why
+    Privileges(Common),
     /// Ask the agent whether it is alive or ready
     Health {
         /// What to ask
@@ -181,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),
+        Command::Privileges(common) => privileges::run(&common),
         Command::Import { root, format } => import::run(root, &format),
         Command::Health { which, timeout, common } => health::run(which, timeout, &common),
         Command::Reference { page } => reference::run(page),

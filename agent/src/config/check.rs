@@ -204,13 +204,16 @@ fn state(given: Option<&Spanned<String>>, problems: &mut Problems) -> PathBuf {
     }
 }
 
+/// The state directory of an agent that runs as root, where none is configured.
+pub const ROOT_STATE: &str = "/run/headroom";
+
 /// `/run/headroom`, or without root a directory of the user's own.
 #[must_use]
 pub fn default_state() -> PathBuf {
     let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !system::is_root());
     match user {
         Some(directory) => Path::new(&directory).join("headroom"),
-        None if system::is_root() => PathBuf::from("/run/headroom"),
+        None if system::is_root() => PathBuf::from(ROOT_STATE),
         None => std::env::temp_dir().join(format!("headroom-{}", system::user_id())),
     }
 }
