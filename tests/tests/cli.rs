@@ -62,8 +62,18 @@ fn wrong_usage_exits_2_and_help_0() {
         assert_eq!(done.code, Some(2), "{args:?}: {done:?}");
         assert!(done.stdout.is_empty() && !done.stderr.is_empty(), "{args:?}: {done:?}");
     }
-    let commands =
-        ["run", "apply", "diff", "status", "explain", "check", "restore", "import", "health"];
+    let commands = [
+        "run",
+        "apply",
+        "diff",
+        "status",
+        "explain",
+        "check",
+        "restore",
+        "import",
+        "privileges",
+        "health",
+    ];
     for command in commands.into_iter().chain(["schema", "reference"]) {
         let done = headroom(&[command, "--help"]);
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{command}");
@@ -674,4 +684,27 @@ fn fault_50_a_command_under_umask_077_leaves_nothing_that_others_can_read() {
         }
         assert_eq!(home.run(["restore"]).code, Some(0));
     }
+}
+
+#[test]
+fn privileges_are_told_for_a_configuration() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.yaml");
+    let config = file.to_str().unwrap();
+    let pods = "pods: [{ name: a, match: { pods: [a] }, sysctls: { net.core.somaxconn: 1 } }]\n";
+    fs::write(&file, format!("{HEAD}{pods}")).unwrap();
+    let told = headroom(&["privileges", "--config", config]);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    for part in ["capability SYS_ADMIN", "HostToContainer", "(net.core.somaxconn)", "OPTIONAL"] {
+        assert!(told.stdout.contains(part), "{part}: {told:?}");
+    }
+    let json = headroom(&["privileges", "--config", config, "-o", "json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["schema"], "headroom.privileges/v1");
+    let required = json["required"].as_array().unwrap();
+    let state = required.iter().find(|need| need["hostPath"] == "/run/headroom");
+    assert_eq!(state.unwrap()["readOnly"], false, "root's, whoever asks: {required:?}");
+    fs::write(&file, format!("{HEAD}pods: [{{ name: a }}]\n")).unwrap();
+    let refused = headroom(&["privileges", "--config", config]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
 }

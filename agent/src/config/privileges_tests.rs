@@ -74,7 +74,7 @@ fn the_embedded_default() {
 #[test]
 fn each_key_needs_what_the_kernel_asks() {
     let capabilities = |key: &str| {
-        let needs = of(&format!("sysctls: {{ {key}: 1 }}\n"));
+        let needs = of(&format!("allowDangerous: [vm.mmap_min_addr]\nsysctls: {{ {key}: 1 }}\n"));
         let names = needs.required.iter().filter_map(|need| match need.grant {
             Grant::Capability { name } => Some(name),
             _ => None,
