@@ -184,7 +184,6 @@ impl Sources {
         }
     }
 
-
     /// What is wrong.
     pub fn troubles(&self) -> impl Iterator<Item = &str> {
         self.directories.iter().chain([&self.cache]).filter_map(|one| one.trouble.as_deref())
