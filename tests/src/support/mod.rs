@@ -5,4 +5,5 @@ pub mod engine;
 pub mod host;
 pub mod mount;
 pub mod namespace;
+pub mod pods;
 pub mod sysctl;

@@ -144,7 +144,7 @@ impl Run {
         if since_identity.is_some() {
             space.named_at = None;
         }
-        let timely = !space.late && !applied.known;
+        let timely = !space.late;
         let named = named(space.pod.as_ref(), id);
         self.context.node.update(|node| {
             let Some(pods) = &mut node.pods else { return };
@@ -152,7 +152,7 @@ impl Run {
             if first && late && applied.set > 0 {
                 pods.late += 1;
             }
-            if first && timely {
+            if first && timely && !applied.known {
                 pods.since_namespace.observe(since_namespace);
             }
             if let (true, Some(took)) = (timely, since_identity) {
@@ -180,7 +180,8 @@ impl Run {
         let Some(space) = self.register.space(id) else { return };
         let now = Instant::now();
         let settled = space.appeared + SETTLED_AFTER;
-        let next = if settled > now { settled } else { now + self.config.pod_namespaces.sweep };
+        let sweep = now + self.config.pod_namespaces.sweep;
+        let next = if settled > now { settled.min(sweep) } else { sweep };
         self.register.look_again(id, next, Purpose::Sweep);
     }
 
