@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::{Identity, PodKey, PodState};
+use super::state::{Identity, IdentityFrom, PodKey, PodState};
 use crate::kernel::netns::NsId;
 
 /// A file whose namespace is mounted on it a moment later is looked at again after this, then after
@@ -315,6 +315,12 @@ impl Register {
 }
 
 impl Space {
+    /// Whether a CNI result names it. What its processes tell is less.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.from == IdentityFrom::CniCache)
+    }
+
     fn new(path: PathBuf, appeared: Instant, late: bool) -> Self {
         Self {
             paths: vec![path],

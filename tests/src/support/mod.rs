@@ -1,5 +1,6 @@
 //! One file a helper; `lib.rs` says how they go together.
 
+pub mod cni;
 pub mod command;
 pub mod engine;
 pub mod host;

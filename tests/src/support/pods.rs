@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use serde_json::Value;
+
 use super::host::HostLock;
 use super::mount::{self, Mount};
 
@@ -137,11 +139,23 @@ impl Pods {
         });
     }
 
-    /// Writes the CNI result of a namespace, as libcni does at the end of ADD.
+    /// Writes the CNI result of a namespace with one address.
     pub fn result(&self, name: impl AsRef<OsStr>, pod: Named<'_>, address: Ipv4Addr) {
         let sandbox = self.path(&name);
-        let sandbox = sandbox.to_str().unwrap();
-        let file = name.as_ref().to_string_lossy().into_owned();
+        let result = serde_json::json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [
+                { "name": "cni0", "mac": "aa:bb:cc:dd:ee:ff" },
+                { "name": "eth0", "mac": "aa:bb:cc:dd:ee:fe", "sandbox": sandbox.to_str().unwrap() },
+            ],
+            "ips": [{ "interface": 1, "address": format!("{address}/24") }],
+            "dns": {},
+        });
+        self.cache_result(name, pod, &result);
+    }
+
+    /// Writes a plugin's result of a namespace, as libcni does at the end of ADD.
+    pub fn cache_result(&self, name: impl AsRef<OsStr>, pod: Named<'_>, result: &Value) {
         let document = serde_json::json!({
             "kind": "cniCacheV1",
             "containerId": format!("{:0>64}", pod.uid.replace('-', "")),
@@ -155,17 +169,15 @@ impl Pods {
                 ["K8S_POD_INFRA_CONTAINER_ID", "0"],
                 ["K8S_POD_UID", pod.uid],
             ],
-            "result": {
-                "cniVersion": "1.0.0",
-                "interfaces": [
-                    { "name": "cni0", "mac": "aa:bb:cc:dd:ee:ff" },
-                    { "name": "eth0", "mac": "aa:bb:cc:dd:ee:fe", "sandbox": sandbox },
-                ],
-                "ips": [{ "interface": 1, "address": format!("{address}/24") }],
-                "dns": {},
-            },
+            "result": result,
         });
-        fs::write(self.cache().join(format!("test-{file}-eth0")), document.to_string()).unwrap();
+        fs::write(self.cached(name), document.to_string()).unwrap();
+    }
+
+    /// Where the result of a namespace is, or would be.
+    #[must_use]
+    pub fn cached(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.cache().join(format!("test-{}-eth0", name.as_ref().to_string_lossy()))
     }
 
     /// A descriptor of a namespace, which keeps it alive.

@@ -83,7 +83,6 @@ impl Run {
             format!("pods' namespaces: what a new one has cannot be measured: {why}")
         }));
         troubles.extend(self.sources.troubles().map(|why| format!("pods' namespaces: {why}")));
-        troubles.extend(self.naming.trouble().map(str::to_owned));
         let notice = (!troubles.is_empty()).then(|| troubles.join("; "));
         if let Some(Some(notice)) = self.context.node.notice(NOTICE, notice) {
             warn!("{notice}");

@@ -32,8 +32,7 @@ pub(super) fn start(run: &mut Run) {
     while run.running < MOST_AT_ONCE {
         let Some((id, purpose, number)) = run.register.next_visit() else { return };
         let Some(space) = run.register.space(id) else { continue };
-        let results =
-            if space.pod.is_none() { run.sources.results(&space.paths) } else { Vec::new() };
+        let results = if space.is_named() { Vec::new() } else { run.sources.results(&space.paths) };
         let visit = Visit {
             number,
             id,
@@ -72,6 +71,11 @@ impl Run {
         self.running = self.running.saturating_sub(1);
         let id = visited.id;
         if !self.register.visited(id, visited.number) {
+            // It went away meanwhile, and left what it had on record just now.
+            let known = self.register.space(id).and_then(|space| space.cookie);
+            if known.is_none() || known != visited.cookie {
+                remove_ledger(&self.plan, id, visited.cookie);
+            }
             return;
         }
         let swept = Instant::now() + visited.cost * SWEEP_SHARE;
@@ -92,7 +96,10 @@ impl Run {
                     space.cookie = visited.cookie;
                     match visited.pod {
                         Ok(pod) => space.pod = Some(pod),
-                        Err(why) => space.unnamed = Some(why),
+                        Err(why) => {
+                            space.unnamed = Some(why);
+                            self.naming.want();
+                        }
                     }
                 }
                 self.applied(id, applied);
@@ -139,7 +146,7 @@ impl Run {
             space.late = late;
         }
         let since_namespace = now.saturating_duration_since(space.appeared);
-        let since_identity = space.named_at.filter(|_| space.pod.is_some());
+        let since_identity = space.named_at.filter(|_| space.is_named());
         let since_identity = since_identity.map(|at| now.saturating_duration_since(at));
         if since_identity.is_some() {
             space.named_at = None;
@@ -170,7 +177,7 @@ impl Run {
             }
             self.look_later(id);
         }
-        if let Some(space) = self.register.space(id).filter(|space| space.pod.is_some()) {
+        if let Some(space) = self.register.space(id).filter(|space| space.is_named()) {
             self.sources.forget_results(&space.paths);
         }
         self.publish_space(id);
@@ -273,25 +280,4 @@ fn say(pod: &str, before: Option<&Last>, keys: &[PodKey], set: u64, late: bool) 
             _ => warn!(pod, key = name, state, value, want, reason, "not as wanted"),
         }
     }
-}
-
-/// Naming by processes.
-pub(super) struct Naming {}
-impl Naming {
-    pub(super) fn new(_: &std::path::Path) -> Self {
-        Self {}
-    }
-    pub(super) fn due(&self) -> Option<Instant> {
-        None
-    }
-    pub(super) fn trouble(&self) -> Option<&str> {
-        None
-    }
-    pub(super) async fn found(&mut self) -> () {
-        std::future::pending().await
-    }
-}
-impl Run {
-    pub(super) fn named(&mut self, _: ()) {}
-    pub(super) fn name_by_processes(&mut self, _: Instant) {}
 }
