@@ -150,7 +150,7 @@ fn what_somebody_set_on_purpose_is_kept_unless_the_policy_enforces() {
     let mut agent = home.start();
     let set =
         |file: &str, value: &str| fs::write(Path::new("/proc/sys").join(file), value).unwrap();
-    pods.create_after("own", || {
+    let _ = pods.create_after("own", || {
         set(SOMAXCONN, "777");
         set("net/ipv4/tcp_syn_retries", "9");
         set("net/ipv4/tcp_fin_timeout", "33");

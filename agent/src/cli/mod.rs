@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod log;
 mod output;
+mod privileges;
 mod reference;
 mod restore;
 mod run;
@@ -105,6 +106,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show which mounts, capabilities and namespaces a configuration needs, and why
+    Privileges(Common),
     /// Ask the agent whether it is alive or ready
     Health {
         /// What to ask
@@ -188,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),
         Command::Import { root, format } => import::run(root, &format),
+        Command::Privileges(common) => privileges::run(&common),
         Command::Health { which, timeout, common } => health::run(which, timeout, &common),
         Command::Reference { page } => reference::run(page),
         Command::Schema { of } => schema::run(of),

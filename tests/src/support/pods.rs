@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -73,23 +74,24 @@ impl Pods {
 
     /// Makes a namespace the way containerd does: an empty file, then the mount on it.
     pub fn create(&mut self, name: impl AsRef<OsStr>) {
-        self.create_after(name, || ());
+        let _ = self.create_after(name, || ());
     }
 
     /// The same the way CRI-O does: what the pod asks for is done in the namespace before anybody
-    /// can find it.
-    pub fn create_after(&mut self, name: impl AsRef<OsStr>, work: impl FnOnce() + Send) {
+    /// can find it. The moment before it was mounted.
+    pub fn create_after(&mut self, name: impl AsRef<OsStr>, work: impl FnOnce() + Send) -> Instant {
         let path = self.path(name);
-        let mount = std::thread::scope(|scope| {
+        let (since, mount) = std::thread::scope(|scope| {
             let made = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
                 work();
                 File::create_new(&path).unwrap();
-                Mount::bind("/proc/thread-self/ns/net", &path)
+                (Instant::now(), Mount::bind("/proc/thread-self/ns/net", &path))
             });
             made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         self.mounts.insert(path, mount);
+        since
     }
 
     /// Mounts what is at `source` under another name.

@@ -13,6 +13,8 @@ use crate::pods::apply::{Applied, Plan};
 use crate::pods::register::{Last, Purpose};
 use crate::pods::state::{PodKey, PodState};
 use crate::pods::visit::{Outcome, Visit, Visited, named};
+use crate::sysctl::catalogue;
+use crate::sysctl::key::Key;
 use crate::sysctl::state::State;
 
 /// Threads at work at the same time: writes of some keys wait for RTNL, and others need not.
@@ -24,6 +26,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// Sweeps take this part of the time at the most.
 const SWEEP_SHARE: u32 = 2000;
+/// Of keys that programs take over when they open their socket.
+const RESTART: &str = "programs that opened their sockets before keep the old value: restart them";
 /// Outcomes that are remembered to be shared.
 const OUTCOMES: usize = 16;
 
@@ -131,6 +135,8 @@ impl Run {
     }
 
     fn applied(&mut self, id: NsId, applied: Applied) {
+        let mut applied = applied;
+        self.note_running(id, &mut applied);
         let keys = self.shared(applied.keys);
         let has_results = self.register.space(id).is_some_and(|space| {
             space.pod.is_none() && !self.sources.results(&space.paths).is_empty()
@@ -190,6 +196,24 @@ impl Run {
         let sweep = now + self.config.pod_namespaces.sweep;
         let next = if settled > now { settled.min(sweep) } else { sweep };
         self.register.look_again(id, next, Purpose::Sweep);
+    }
+
+    /// Notes which values programs that listen already do not have.
+    fn note_running(&self, id: NsId, applied: &mut Applied) {
+        let Some(space) = self.register.space(id) else { return };
+        let before = space.last.as_ref().filter(|last| last.state != PodState::Failed);
+        // A pod's first process comes after its CNI result.
+        let runs = before.map_or(space.late && !applied.known, |_| space.named_at.is_none());
+        for key in applied.keys.iter_mut().filter(|key| in_force(key)) {
+            let known = before.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
+            let same = known.is_some_and(|known| known.value == key.value);
+            let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
+            let changed = runs && !same && applied.set > 0;
+            let listens = Key::parse(&key.key).ok().and_then(|key| catalogue::lookup(&key));
+            if (changed || same && noted) && listens.is_some_and(|entry| entry.has("listen")) {
+                key.detail.get_or_insert_with(|| RESTART.to_owned());
+            }
+        }
     }
 
     /// The same keys, from an earlier pod if one had them.
