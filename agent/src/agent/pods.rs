@@ -1,6 +1,7 @@
 //! The pods' task: finds pods' network namespaces, names their pods, and has policies applied in
 //! them.
 
+mod naming;
 mod publish;
 mod sources;
 mod visits;
@@ -23,7 +24,7 @@ use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{mounts, system};
 use crate::pods::apply::Plan;
 use crate::pods::fresh::Fresh;
-use crate::pods::register::{MISSING_AFTER, Purpose, Register, Slot};
+use crate::pods::register::{MISSING_AFTER, Purpose, Register, Slot, Space};
 use crate::pods::state::{PodKey, PodState, Pods};
 use crate::pods::visit::Visited;
 use crate::sysctl::glob::Subject;
@@ -79,7 +80,7 @@ struct Run {
     rested_at: Instant,
     /// When the directories are read anew, whatever the events say.
     relist_at: Instant,
-    naming: visits::Naming,
+    naming: naming::Naming,
     /// Whether ledgers of namespaces that are gone were removed.
     tidied: bool,
 }
@@ -104,7 +105,7 @@ impl Run {
             outcomes: VecDeque::new(),
             rested_at: now,
             relist_at: now,
-            naming: visits::Naming::new(&context.roots.proc),
+            naming: naming::Naming::new(&context.roots.proc),
             tidied: false,
             config,
         };
@@ -147,7 +148,7 @@ impl Run {
                     }
                     self.refresh_stale().await?;
                 }
-                named = self.naming.found() => self.named(named),
+                seen = self.naming.seen() => self.name_by(&seen),
                 () = sleep_until(timer.into()) => self.on_timer().await?,
                 changed = appeared.changed() => {
                     changed.map_err(|_| "the agent is stopping".to_owned())?;
@@ -195,7 +196,7 @@ impl Run {
         if self.unmeasured.as_ref().is_some_and(|(_, at)| *at <= now) {
             self.reapply().await?;
         }
-        self.name_by_processes(now);
+        self.naming.start(&self.register, now);
         Ok(())
     }
 
@@ -204,7 +205,7 @@ impl Run {
             match event {
                 Event::Netns { path, gone } => {
                     if gone {
-                        self.forget(&path);
+                        self.was_gone(&path);
                     }
                     self.look(&path, now, false);
                 }
@@ -274,6 +275,18 @@ impl Run {
         self.publish(path);
     }
 
+    /// A file went away, and may be there again. What is mounted there then can be another namespace
+    /// though the inode is the same: the cookie tells at the next visit, on kernels that have it.
+    fn was_gone(&mut self, path: &Path) {
+        let Some(Slot::Netns(id)) = self.register.slot(path).cloned() else { return };
+        let visited = |space: &Space| space.last.is_some() && space.cookie.is_none();
+        if self.register.space(id).is_some_and(visited) {
+            self.forget(path);
+        } else {
+            self.register.want(id, Purpose::Apply, true);
+        }
+    }
+
     fn forget(&mut self, path: &Path) {
         if let Some((id, space)) = self.register.forget(path) {
             visits::remove_ledger(&self.plan, id, space.cookie);
@@ -284,7 +297,7 @@ impl Run {
     /// A CNI result names the namespace at a path.
     fn result_of(&mut self, path: &Path, now: Instant) {
         let Some(Slot::Netns(id)) = self.register.slot(path).cloned() else { return };
-        let Some(space) = self.register.space_mut(id).filter(|space| space.pod.is_none()) else {
+        let Some(space) = self.register.space_mut(id).filter(|space| !space.is_named()) else {
             return;
         };
         space.named_at.get_or_insert(now);

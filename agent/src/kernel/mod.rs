@@ -14,6 +14,7 @@ pub mod listeners;
 pub mod mounts;
 pub mod name;
 pub mod neighbor;
+pub mod net_processes;
 pub mod netlink;
 pub mod netns;
 pub mod node_file;

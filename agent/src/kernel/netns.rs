@@ -69,6 +69,14 @@ pub fn hosts(proc_root: &Path) -> Vec<NsId> {
     hosts
 }
 
+/// Whether this process sees the same mounts as the node's init does. False where that cannot be
+/// told.
+#[must_use]
+pub fn shares_mounts_with_init(proc_root: &Path) -> bool {
+    let of = |process: &str| of(&proc_root.join(process).join("ns/mnt")).ok();
+    is_initial(proc_root, Kind::Pid) && of("1").is_some() && of("1") == of("thread-self")
+}
+
 /// The calling thread's namespace of a kind.
 ///
 /// `thread-self`, not `self`: the latter shows the main thread's, whatever `setns(2)` did here.

@@ -1,10 +1,12 @@
 //! Whose a namespace is.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::cni::CniResult;
 use super::state::{Identity, IdentityFrom};
+use crate::kernel::cgroup::Pod;
 use crate::kernel::name::escape;
 
 /// Why it is not known.
@@ -61,6 +63,40 @@ pub fn by_result(
         return Err(Unnamed::NoPod);
     }
     Ok(first)
+}
+
+/// Whose a namespace is by the cgroups of the processes in it, `None` if there are none: all that
+/// are in a pod must be in the same. `taken`: uids of pods whose namespaces are known.
+pub fn by_processes(
+    pods: Option<&Vec<Pod>>,
+    refused: usize,
+    taken: &BTreeSet<String>,
+) -> Result<Identity, String> {
+    let Some(first) = pods.and_then(|pods| pods.first()) else {
+        return Err(match (pods, refused) {
+            (Some(_), _) => "no process in it is in a pod's cgroup".to_owned(),
+            (None, 0) => "no process is in it".to_owned(),
+            (None, refused) => format!(
+                "no process is seen in it, and {refused} may not be looked at: CAP_SYS_PTRACE is \
+                 needed"
+            ),
+        });
+    };
+    let pods = pods.into_iter().flatten();
+    if pods.clone().any(|pod| pod.uid != first.uid) {
+        return Err("processes of different pods are in it".to_owned());
+    }
+    if taken.contains(&first.uid) {
+        return Err(format!("its processes are of pod {}, which has another one", first.uid));
+    }
+    let mut containers = pods.map(|pod| &pod.container);
+    let one = containers.next().filter(|one| containers.all(|other| other == *one));
+    Ok(Identity {
+        uid: Some(escape(first.uid.as_bytes())),
+        container: one.cloned().flatten(),
+        from: IdentityFrom::Process,
+        ..Identity::default()
+    })
 }
 
 fn identity(result: &CniResult) -> Identity {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::{Identity, PodKey, PodState};
+use super::state::{Identity, IdentityFrom, PodKey, PodState};
 use crate::kernel::netns::NsId;
 
 /// A file whose namespace is mounted on it a moment later is looked at again after this, then after
@@ -135,7 +135,7 @@ impl Register {
             Some(Slot::Waiting { since, .. }) => *since,
             _ => now,
         };
-        self.set(path, Slot::Netns(id));
+        self.set(path, &Slot::Netns(id));
         if let Some(space) = self.spaces.get_mut(&id) {
             if !space.paths.iter().any(|known| known == path) {
                 space.paths.push(path.to_owned());
@@ -155,13 +155,13 @@ impl Register {
         };
         let waited = now.saturating_duration_since(since);
         let next = now + waited.clamp(FIRST_WAIT, LONGEST_WAIT);
-        self.set(path, Slot::Waiting { since, next, late });
+        self.set(path, &Slot::Waiting { since, next, late });
         self.waiting.insert((next, path.to_owned()));
     }
 
     /// Notes something that is no namespace of a pod.
     pub fn skip(&mut self, path: &Path, state: PodState, why: String) {
-        self.set(path, Slot::Skipped(state, why));
+        self.set(path, &Slot::Skipped(state, why));
     }
 
     /// Forgets a path. The namespace is forgotten with its last path, and returned.
@@ -170,9 +170,9 @@ impl Register {
         self.leave(path, &slot)
     }
 
-    fn set(&mut self, path: &Path, slot: Slot) {
+    fn set(&mut self, path: &Path, slot: &Slot) {
         if let Some(before) = self.slots.insert(path.to_owned(), slot.clone())
-            && before != slot
+            && before != *slot
         {
             self.leave(path, &before);
         }
@@ -315,6 +315,12 @@ impl Register {
 }
 
 impl Space {
+    /// Whether a CNI result names it. What its processes tell is less.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.from == IdentityFrom::CniCache)
+    }
+
     fn new(path: PathBuf, appeared: Instant, late: bool) -> Self {
         Self {
             paths: vec![path],

@@ -27,6 +27,21 @@ pub struct Pods {
     pub per_pod_series: usize,
 }
 
+impl Pods {
+    /// How many there are in each state, also where there are none.
+    #[must_use]
+    pub fn counts(&self) -> [(PodState, u64); 7] {
+        let mut counts = PodState::ALL.map(|state| (state, 0));
+        for namespace in self.namespaces.values() {
+            let slot = counts.iter_mut().find(|(state, _)| *state == namespace.state);
+            if let Some((_, count)) = slot {
+                *count += 1;
+            }
+        }
+        counts
+    }
+}
+
 /// One namespace, or a file that was taken for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +66,27 @@ pub struct PodNamespace {
     pub late: bool,
     /// Every key that a policy wants there. Shared by the pods of which the same is to be said.
     pub keys: Arc<[PodKey]>,
+}
+
+impl PodNamespace {
+    /// Whether it needs no look: every key is as wanted, or somebody's on purpose.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let failing = matches!(self.state, PodState::Failed | PodState::SkippedNotMounted);
+        !failing && self.keys.iter().all(PodKey::is_well)
+    }
+}
+
+impl PodKey {
+    /// Whether it is as wanted, or somebody's on purpose, or only looked at, or none that a pod has.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.in_sync
+            || matches!(
+                self.state,
+                State::Yielded | State::Observed | State::Unsupported | State::Pending
+            )
+    }
 }
 
 /// What became of a namespace.

@@ -11,7 +11,7 @@ use super::apply::{Applied, ApplyError, Plan, apply};
 use super::cni::CniResult;
 use super::fresh::Fresh;
 use super::naming;
-use super::state::{Identity, PodKey};
+use super::state::{Identity, IdentityFrom, PodKey};
 use crate::kernel::errno::FileError;
 use crate::kernel::netns::{self, NetnsError, NsId};
 use crate::kernel::nsfs::{self, Found};
@@ -137,9 +137,14 @@ impl Visit {
     }
 
     fn name(&self) -> Result<Identity, String> {
-        if let Some(pod) = &self.pod {
+        let by_result = |pod: &&Identity| pod.from == IdentityFrom::CniCache;
+        if let Some(pod) = self.pod.as_ref().filter(by_result) {
             return Ok(pod.clone());
         }
+        self.by_result().or_else(|why| self.pod.clone().ok_or(why))
+    }
+
+    fn by_result(&self) -> Result<Identity, String> {
         if self.results.is_empty() {
             return Err("no CNI result names it".to_owned());
         }

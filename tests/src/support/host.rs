@@ -75,6 +75,7 @@ impl HostLock {
             let _ = try_ip(["netns", "delete", &name]);
         }
         for name in names(DIRECTORY) {
+            super::pods::unmount_leftovers(&Path::new(DIRECTORY).join(&name));
             let _ = fs::remove_dir_all(Path::new(DIRECTORY).join(name));
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::warn;
 
-use super::{MISSING_AFTER, Pods, Run, Slot, mounts};
+use super::{MISSING_AFTER, Pods, Run, Slot, mounts, netns};
 use crate::kernel::netns::NsId;
 use crate::pods::register::Space;
 use crate::pods::state::{PodNamespace, PodState};
@@ -65,10 +65,11 @@ impl Run {
 
     fn not_mounted(&self, path: &Path) -> String {
         let directory = path.parent().unwrap_or(path);
-        match mounts::receives(&self.context.roots.proc, directory) {
-            Some(false) => format!(
+        let proc_root = &self.context.roots.proc;
+        match mounts::receives(proc_root, directory) {
+            Some(false) if !netns::shares_mounts_with_init(proc_root) => format!(
                 "no namespace is mounted there as far as the agent can see: mountPropagation: \
-                 HostToContainer is missing on the mount of {}",
+                 HostToContainer is missing on the mount of {}, or the file was left over",
                 shown(directory)
             ),
             _ => "no namespace is mounted there: a file that was left over".to_owned(),
@@ -82,7 +83,6 @@ impl Run {
             format!("pods' namespaces: what a new one has cannot be measured: {why}")
         }));
         troubles.extend(self.sources.troubles().map(|why| format!("pods' namespaces: {why}")));
-        troubles.extend(self.naming.trouble().map(str::to_owned));
         let notice = (!troubles.is_empty()).then(|| troubles.join("; "));
         if let Some(Some(notice)) = self.context.node.notice(NOTICE, notice) {
             warn!("{notice}");

@@ -184,11 +184,6 @@ impl Sources {
         }
     }
 
-    /// Whether the cache can be read.
-    pub fn has_cache(&self) -> bool {
-        self.cache.trouble.is_none()
-    }
-
     /// What is wrong.
     pub fn troubles(&self) -> impl Iterator<Item = &str> {
         self.directories.iter().chain([&self.cache]).filter_map(|one| one.trouble.as_deref())

@@ -13,6 +13,8 @@ use crate::pods::apply::{Applied, Plan};
 use crate::pods::register::{Last, Purpose};
 use crate::pods::state::{PodKey, PodState};
 use crate::pods::visit::{Outcome, Visit, Visited, named};
+use crate::sysctl::catalogue;
+use crate::sysctl::key::Key;
 use crate::sysctl::state::State;
 
 /// Threads at work at the same time: writes of some keys wait for RTNL, and others need not.
@@ -24,6 +26,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// Sweeps take this part of the time at the most.
 const SWEEP_SHARE: u32 = 2000;
+/// Of keys that programs take over when they open their socket.
+const RESTART: &str = "programs that opened their sockets before keep the old value: restart them";
 /// Outcomes that are remembered to be shared.
 const OUTCOMES: usize = 16;
 
@@ -32,8 +36,7 @@ pub(super) fn start(run: &mut Run) {
     while run.running < MOST_AT_ONCE {
         let Some((id, purpose, number)) = run.register.next_visit() else { return };
         let Some(space) = run.register.space(id) else { continue };
-        let results =
-            if space.pod.is_none() { run.sources.results(&space.paths) } else { Vec::new() };
+        let results = if space.is_named() { Vec::new() } else { run.sources.results(&space.paths) };
         let visit = Visit {
             number,
             id,
@@ -72,6 +75,11 @@ impl Run {
         self.running = self.running.saturating_sub(1);
         let id = visited.id;
         if !self.register.visited(id, visited.number) {
+            // It went away meanwhile, and left what it had on record just now.
+            let known = self.register.space(id).and_then(|space| space.cookie);
+            if known.is_none() || known != visited.cookie {
+                remove_ledger(&self.plan, id, visited.cookie);
+            }
             return;
         }
         let swept = Instant::now() + visited.cost * SWEEP_SHARE;
@@ -92,7 +100,10 @@ impl Run {
                     space.cookie = visited.cookie;
                     match visited.pod {
                         Ok(pod) => space.pod = Some(pod),
-                        Err(why) => space.unnamed = Some(why),
+                        Err(why) => {
+                            space.unnamed = Some(why);
+                            self.naming.want();
+                        }
                     }
                 }
                 self.applied(id, applied);
@@ -124,6 +135,8 @@ impl Run {
     }
 
     fn applied(&mut self, id: NsId, applied: Applied) {
+        let mut applied = applied;
+        self.note_running(id, &mut applied);
         let keys = self.shared(applied.keys);
         let has_results = self.register.space(id).is_some_and(|space| {
             space.pod.is_none() && !self.sources.results(&space.paths).is_empty()
@@ -139,12 +152,12 @@ impl Run {
             space.late = late;
         }
         let since_namespace = now.saturating_duration_since(space.appeared);
-        let since_identity = space.named_at.filter(|_| space.pod.is_some());
+        let since_identity = space.named_at.filter(|_| space.is_named());
         let since_identity = since_identity.map(|at| now.saturating_duration_since(at));
         if since_identity.is_some() {
             space.named_at = None;
         }
-        let timely = !space.late && !applied.known;
+        let timely = !space.late;
         let named = named(space.pod.as_ref(), id);
         self.context.node.update(|node| {
             let Some(pods) = &mut node.pods else { return };
@@ -152,7 +165,7 @@ impl Run {
             if first && late && applied.set > 0 {
                 pods.late += 1;
             }
-            if first && timely {
+            if first && timely && !applied.known {
                 pods.since_namespace.observe(since_namespace);
             }
             if let (true, Some(took)) = (timely, since_identity) {
@@ -170,7 +183,7 @@ impl Run {
             }
             self.look_later(id);
         }
-        if let Some(space) = self.register.space(id).filter(|space| space.pod.is_some()) {
+        if let Some(space) = self.register.space(id).filter(|space| space.is_named()) {
             self.sources.forget_results(&space.paths);
         }
         self.publish_space(id);
@@ -180,8 +193,27 @@ impl Run {
         let Some(space) = self.register.space(id) else { return };
         let now = Instant::now();
         let settled = space.appeared + SETTLED_AFTER;
-        let next = if settled > now { settled } else { now + self.config.pod_namespaces.sweep };
+        let sweep = now + self.config.pod_namespaces.sweep;
+        let next = if settled > now { settled.min(sweep) } else { sweep };
         self.register.look_again(id, next, Purpose::Sweep);
+    }
+
+    /// Notes which values programs that listen already do not have.
+    fn note_running(&self, id: NsId, applied: &mut Applied) {
+        let Some(space) = self.register.space(id) else { return };
+        let before = space.last.as_ref().filter(|last| last.state != PodState::Failed);
+        // A pod's first process comes after its CNI result.
+        let runs = before.map_or(space.late && !applied.known, |_| space.named_at.is_none());
+        for key in applied.keys.iter_mut().filter(|key| in_force(key)) {
+            let known = before.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
+            let same = known.is_some_and(|known| known.value == key.value);
+            let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
+            let changed = runs && !same && applied.set > 0;
+            let listens = Key::parse(&key.key).ok().and_then(|key| catalogue::lookup(&key));
+            if (changed || same && noted) && listens.is_some_and(|entry| entry.has("listen")) {
+                key.detail.get_or_insert_with(|| RESTART.to_owned());
+            }
+        }
     }
 
     /// The same keys, from an earlier pod if one had them.
@@ -272,25 +304,4 @@ fn say(pod: &str, before: Option<&Last>, keys: &[PodKey], set: u64, late: bool) 
             _ => warn!(pod, key = name, state, value, want, reason, "not as wanted"),
         }
     }
-}
-
-/// Naming by processes.
-pub(super) struct Naming {}
-impl Naming {
-    pub(super) fn new(_: &std::path::Path) -> Self {
-        Self {}
-    }
-    pub(super) fn due(&self) -> Option<Instant> {
-        None
-    }
-    pub(super) fn trouble(&self) -> Option<&str> {
-        None
-    }
-    pub(super) async fn found(&mut self) -> () {
-        std::future::pending().await
-    }
-}
-impl Run {
-    pub(super) fn named(&mut self, _: ()) {}
-    pub(super) fn name_by_processes(&mut self, _: Instant) {}
 }
