@@ -42,9 +42,7 @@ pub fn in_new(tree: &SysctlTree, key: &Key) -> Option<InNew> {
     if catalogue::refusal(key) == Some(Refusal::SideEffect) {
         return None;
     }
-    // What holds of one interface's key holds of every other's, and `default` is everywhere.
-    let everywhere = catalogue::with_interface(key.as_str(), "default");
-    let everywhere = everywhere.and_then(|key| Key::parse(&key).ok());
+    let everywhere = everywhere(key);
     let key = everywhere.as_ref().unwrap_or(key);
     let look = || look(tree, key);
     if look() == InNew::Absent {
@@ -61,6 +59,17 @@ pub fn in_new(tree: &SysctlTree, key: &Key) -> Option<InNew> {
     let there = netns::in_new_ipc_and_uts(look).unwrap_or_else(|error| unknown(&error));
     // The file is the same one everywhere, so only another value is proof.
     Some(if here == there { InNew::Same } else { there })
+}
+
+/// The key that is looked at in place of one of an interface: what holds of one interface's key
+/// holds of every other's. Every namespace has `lo`, but it begins with other values than most
+/// interfaces in IPv6, and `neigh.default` is the kernel's.
+fn everywhere(key: &Key) -> Option<Key> {
+    if matches!(catalogue::interface(key.as_str())?, "all" | "default") {
+        return None;
+    }
+    let everywhere = if key.as_str().contains(".conf.") { "default" } else { "lo" };
+    Key::parse(&catalogue::with_interface(key.as_str(), everywhere)?).ok()
 }
 
 fn unknown(error: &NetnsError) -> InNew {
@@ -105,5 +114,19 @@ mod tests {
         assert!(measure("net.core.somaxconn").is_some());
         assert_eq!(measure("vm.swappiness"), None, "no namespace has its own");
         assert_eq!(measure("net.ipv4.route.flush"), None, "touching it acts");
+    }
+
+    #[test]
+    fn what_every_namespace_has_stands_for_an_interface() {
+        for (key, stands) in [
+            ("net.ipv4.conf.eth0.rp_filter", Some("net.ipv4.conf.default.rp_filter")),
+            ("net.ipv4.conf.all.rp_filter", None),
+            ("net.ipv4.neigh.eth0.gc_stale_time", Some("net.ipv4.neigh.lo.gc_stale_time")),
+            ("net.ipv4.neigh.default.gc_thresh3", None),
+            ("net.core.somaxconn", None),
+        ] {
+            let found = everywhere(&Key::parse(key).unwrap());
+            assert_eq!(found.as_ref().map(Key::as_str), stands, "{key}");
+        }
     }
 }
