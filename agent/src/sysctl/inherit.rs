@@ -162,6 +162,7 @@ pub fn expected(key: &Key, kernel: (u32, u32), devconf: Devconf) -> Gets {
             // The tables are the kernel's; only an interface's settings are its namespace's.
             Some("neigh") if catalogue::interface(key.as_str()) == Some("default") => Gets::Absent,
             Some("ipv4") if devconf == Devconf::Neither => Gets::Own,
+            Some("ipv6") if of_module(key) => Gets::Own,
             Some("ipv6") if matches!(devconf, Devconf::Both | Devconf::Creator) => Gets::Copied,
             _ if new == NewNetns::Copied => Gets::Copied,
             _ => Gets::Own,
@@ -180,6 +181,14 @@ fn tree(key: &Key) -> Option<&'static str> {
         return Some("ipv6");
     }
     (starts("net.ipv4.neigh.") || starts("net.ipv6.neigh.")).then_some("neigh")
+}
+
+/// Two settings that `addrconf_init_net` takes from the parameters of the ipv6 module for every new
+/// namespace's `conf.default`, whatever is copied.
+fn of_module(key: &Key) -> bool {
+    let leaf = key.as_str().rsplit('.').next();
+    matches!(leaf, Some("autoconf" | "disable_ipv6"))
+        && catalogue::interface(key.as_str()) != Some("all")
 }
 
 /// The key whose value an interface begins with: an interface of a pod has nothing to do with the

@@ -59,6 +59,8 @@ fn settings_of_interfaces_follow_devconf_inherit_init_net() {
         assert_eq!(gets("net.ipv4.conf.all.rp_filter", value), ipv4, "{value}");
         assert_eq!(gets("net.ipv4.ip_forward", value), ipv4, "{value}");
         assert_eq!(gets("net.ipv6.conf.default.accept_ra", value), ipv6, "{value}");
+        assert_eq!(gets("net.ipv6.conf.all.disable_ipv6", value), ipv6, "{value}");
+        assert_eq!(gets("net.ipv6.conf.default.disable_ipv6", value), Gets::Own, "{value}");
         assert_eq!(gets("net.ipv4.tcp_wmem", value), Gets::Copied, "not an interface's");
         assert_eq!(gets("net.ipv4.neigh.lo.gc_stale_time", value), Gets::Copied, "{value}");
     }
