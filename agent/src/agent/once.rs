@@ -1,5 +1,6 @@
 //! Looking at the node once, for commands where no agent runs.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::bridges;
@@ -17,9 +18,11 @@ use crate::node::NodeState;
 use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::glob::Subject;
+use crate::sysctl::inherit::{self, Devconf, Gets};
 use crate::sysctl::key::Key;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
+use crate::sysctl::policy::Source;
 use crate::sysctl::state::KeyStatus;
 
 /// An engine over a configuration's keys. `observe`: it only looks. `agent`: what it finds itself in
@@ -81,6 +84,40 @@ pub fn note_disk(disk: &Disk, config: &Config, keys: &mut [KeyStatus]) {
     }
 }
 
+/// What pods get of each key of a configuration, and what many expect of it that is not so.
+pub type InPods = BTreeMap<Subject, (Gets, Option<&'static str>)>;
+
+/// What the catalogue and the kernel say that pods get: nothing is measured.
+#[must_use]
+pub fn in_pods(config: &Config, roots: &Roots, kernel: (u32, u32)) -> InPods {
+    let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")));
+    let devconf = tree.map(|tree| Devconf::read(&tree)).unwrap_or_default();
+    let keys = config.policies.iter().map(|(key, policy)| {
+        let gets = inherit::expected(key, kernel, devconf);
+        let own = matches!(gets, Gets::Own | Gets::Computed);
+        let named = || config.pods.iter().any(|pod| pod.policies.contains_key(key));
+        // What a profile raises is not what somebody wrote down, and its reason says it.
+        let written = matches!(policy.source, Source::Config { .. });
+        let mistaken = own && written && inherit::is_of_programs(key) && !named();
+        let note = mistaken.then_some("pods have their own: add a pods policy");
+        (Subject::Key(key.clone()), (gets, note))
+    });
+    let globs = config.globs.iter().filter_map(|(glob, _)| {
+        let gets = inherit::expected(&glob.example()?, kernel, devconf);
+        Some((Subject::Glob(glob.clone()), (gets, None)))
+    });
+    keys.chain(globs).collect()
+}
+
+/// Notes it for each key.
+pub fn note_pods(in_pods: &InPods, keys: &mut [KeyStatus]) {
+    for status in keys {
+        let found = in_pods.get(&status.key);
+        status.pods = found.map(|(gets, _)| *gets);
+        status.pods_note = found.and_then(|(_, note)| note.map(str::to_owned));
+    }
+}
+
 /// The picture of this moment.
 #[must_use]
 pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
@@ -95,6 +132,7 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         engine.preview(Instant::now()).map_err(|error| error.to_string())?;
         let mut keys = engine.status();
         note_disk(&disk(roots.host.as_deref()), &loaded.config, &mut keys);
+        note_pods(&in_pods(&loaded.config, roots, place.kernel), &mut keys);
         state.keys = Some(keys);
         state.ledger_notice = engine.ledger_notice().map(str::to_owned);
         Ok(())

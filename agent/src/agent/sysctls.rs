@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
+use super::once::InPods;
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, once};
 use crate::config::{Config, Mode};
@@ -51,12 +52,14 @@ enum Work {
 struct Keeper {
     engine: Engine,
     watcher: Watcher,
+    /// Looked at once for each configuration.
+    in_pods: InPods,
 }
 
 impl Keeper {
     fn run(&mut self, work: &Work) -> Result<(), NetnsError> {
         let now = Instant::now();
-        let Self { engine, watcher } = self;
+        let Self { engine, watcher, .. } = self;
         match work {
             Work::Sweep | Work::Modules => engine.pass_watching(watcher, now),
             Work::Touched(touches) => engine.touched(watcher, touches, now),
@@ -71,8 +74,8 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
     let mut appeared = context.appeared.hear();
     let mut heard = *appeared.borrow();
-    let engine = start(&context, &config).await?;
-    let mut keeper = Keeper { engine, watcher: watcher(&context) };
+    let (engine, in_pods) = start(&context, &config).await?;
+    let mut keeper = Keeper { engine, watcher: watcher(&context), in_pods };
     let mut said = BTreeMap::new();
     let mut pace = Pace::new();
     let mut at_boot = Boot::default();
@@ -85,7 +88,8 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             let (started, before) = (Instant::now(), system::thread_cpu_time());
             let result = keeper.run(&work);
             // Here, because it takes its time where patterns have thousands of keys.
-            let keys = keeper.engine.status();
+            let mut keys = keeper.engine.status();
+            once::note_pods(&keeper.in_pods, &mut keys);
             let cost = system::thread_cpu_time().saturating_sub(before);
             (result, work, Pass { keys, took: started.elapsed(), cost })
         })
@@ -125,7 +129,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             changed = context.config.changed() => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
-                keeper = reconfigure(keeper, &config).await?;
+                keeper = reconfigure(&context, keeper, &config).await?;
                 at_boot = Boot::default();
                 Work::Sweep
             }
@@ -227,22 +231,28 @@ impl Pace {
 
 /// Opens what there is to open, and puts back what an earlier run changed and the configuration no
 /// longer names. Files and writes can wait for RTNL, so not on the main thread.
-async fn start(context: &Context, config: &Arc<Config>) -> Result<Engine, Failure> {
+async fn start(context: &Context, config: &Arc<Config>) -> Result<(Engine, InPods), Failure> {
     let (roots, place) = (context.roots.clone(), (*context.place).clone());
     let config = config.clone();
-    let (_, engine) = blocking((), move |()| {
+    let (_, started) = blocking((), move |()| {
         let observe = config.mode == Mode::Observe;
+        let in_pods = once::in_pods(&config, &roots, place.kernel);
         let mut engine = once::engine(&config, &roots, place, observe, true)?;
         restore(&mut engine, &config);
-        Ok::<_, Failure>(engine)
+        Ok::<_, Failure>((engine, in_pods))
     })
     .await?;
-    engine
+    started
 }
 
-async fn reconfigure(keeper: Keeper, config: &Arc<Config>) -> Result<Keeper, Failure> {
-    let config = config.clone();
-    let (keeper, ()) = blocking(keeper, move |Keeper { engine, .. }: &mut Keeper| {
+async fn reconfigure(
+    context: &Context,
+    keeper: Keeper,
+    config: &Arc<Config>,
+) -> Result<Keeper, Failure> {
+    let (roots, kernel, config) = (context.roots.clone(), context.place.kernel, config.clone());
+    let (keeper, ()) = blocking(keeper, move |Keeper { engine, in_pods, .. }: &mut Keeper| {
+        *in_pods = once::in_pods(&config, &roots, kernel);
         engine.configure(config.policies.clone(), config.globs.clone());
         engine.set_observe(config.mode == Mode::Observe);
         restore(engine, &config);

@@ -6,9 +6,12 @@ use headroom::agent::once;
 use headroom::config::Config;
 use headroom::kernel::name::escape;
 use headroom::kernel::sysctl_file::SysctlTree;
+use headroom::kernel::system;
 use headroom::sysctl::catalogue::{self, Entry, Refusal, Scope};
 use headroom::sysctl::disk::Mention;
+use headroom::sysctl::effect::{Effect, takes_effect};
 use headroom::sysctl::glob::Subject;
+use headroom::sysctl::inherit::{Devconf, InPods, Known as KnownOfPods};
 use headroom::sysctl::key::Key;
 use headroom::sysctl::marks::LastWrite;
 use headroom::sysctl::measure::{self, InNew};
@@ -19,9 +22,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 mod agent;
+mod pods;
 mod words;
 
-use words::{flag_in_words, new_pods, refused, scope, scope_measured, shape};
+use pods::PodPolicyOfKey;
+use words::{flag_in_words, refused, scope, scope_measured, shape};
 
 use super::output::Tone;
 use super::{Common, Exit, fail, out, output};
@@ -45,6 +50,13 @@ pub struct Explained {
     /// What namespaces made for the purpose show of it on this kernel; absent where none of them
     /// could have a value of its own, or the key is not for looking at.
     measured: Option<InNew>,
+    /// What pods get of it, when, and what sets it for them.
+    pods: InPods,
+    /// When a change takes effect; absent where that is at once, or not known.
+    takes_effect: Option<Effect>,
+    /// The policies of the configuration's `pods` that name the key, in order: the first that matches
+    /// a pod counts.
+    pod_policies: Vec<PodPolicyOfKey>,
     /// What the configuration wants, and how that stands; absent where it wants nothing. From the
     /// agent, where one runs with the same configuration.
     policy: Option<KeyStatus>,
@@ -81,7 +93,6 @@ struct Known {
     unit: Option<String>,
     default: Option<String>,
     since: Option<String>,
-    new_pods: Option<String>,
     flags: Vec<String>,
     siblings: Vec<String>,
     refused: Option<String>,
@@ -128,16 +139,28 @@ pub fn run(name: &str, common: &Common) -> Exit {
     }
     let told = agent::ask(&loaded, &subject);
     let last_write = told.as_ref().and_then(|told| told.last_write.clone());
-    let measured =
+    let tree =
         match SysctlTree::open(&common.roots().sysctl, Some(&common.roots().proc.join("sys"))) {
-            Ok(tree) => measure::in_new(&tree, &key),
+            Ok(tree) => tree,
             Err(error) => return fail(error),
         };
+    let measured = measure::in_new(&tree, &key);
+    let is_key = matches!(subject, Subject::Key(_));
+    let pods = InPods::of(&KnownOfPods {
+        key: &key,
+        kernel: system::kernel_version(&system::uname().0),
+        devconf: Devconf::read(&tree),
+        measured: measured.as_ref(),
+        host: status.as_ref().filter(|_| is_key).and_then(|status| status.actual.as_deref()),
+    });
     // The agent knows what became of it, such as a fight; a look from outside does not.
     let status = told.and_then(|told| told.status).or(status);
     let explained = Explained {
         schema: "headroom.explain/v1",
         measured,
+        pods,
+        takes_effect: takes_effect(&key),
+        pod_policies: pods::naming(&loaded.config.pods, &subject),
         last_write,
         usual_writers: writers::usual(&key)
             .into_iter()
@@ -215,8 +238,7 @@ fn known(key: &Key, entry: &Entry) -> Known {
         unit: entry.unit().map(str::to_owned),
         default: entry.default().map(str::to_owned),
         since: entry.since().map(version),
-        new_pods: new_pods(key, entry).map(str::to_owned),
-        flags: entry.flags().map(|flag| flag_in_words(flag).to_owned()).collect(),
+        flags: entry.flags().filter_map(flag_in_words).map(str::to_owned).collect(),
         siblings: entry.siblings().map(str::to_owned).collect(),
         refused: catalogue::refusal(key).map(|refusal| refused(refusal).to_owned()),
     }
@@ -239,6 +261,7 @@ fn print(common: &Common, explained: &Explained) {
             let hint = explained.did_you_mean.as_ref().map(|key| format!("; did you mean {key}?"));
             out.line(format_args!("not in the catalogue{}\n", hint.unwrap_or_default()));
             rows.extend(explained.measured.as_ref().map(|found| ("scope", scope_measured(found))));
+            pods::rows(explained, &mut rows);
         }
     }
     match (&explained.value, &explained.absent) {
@@ -259,6 +282,7 @@ fn print(common: &Common, explained: &Explained) {
         }
         None => rows.push(("wanted", "nothing: the configuration does not name it".to_owned())),
     }
+    rows.extend(explained.pod_policies.iter().map(|policy| ("wanted in pods", policy.to_string())));
     if let Some(last) = &explained.last_write {
         rows.push(("last writer", format!("{} ({})", last.who, last.ago())));
     }
@@ -318,12 +342,7 @@ fn facts(explained: &Explained, known: &Known, rows: &mut Vec<(&str, String)>) {
         }
         _ => rows.push(("scope", known_scope)),
     }
-    match (&known.new_pods, &explained.measured) {
-        (Some(text), Some(InNew::Own { value } | InNew::ReadOnly { value })) => {
-            rows.push(("new pods get", format!("{value}: {text}")));
-        }
-        (text, _) => rows.extend(text.clone().map(|text| ("new pods get", text))),
-    }
+    pods::rows(explained, rows);
     let unit = known.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
     let range = known.range.as_ref().map(|range| format!(", {range}")).unwrap_or_default();
     rows.push(("takes", format!("{}{unit}{range}", known.shape)));

@@ -2,6 +2,7 @@
 
 mod pods;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headroom::agent::once;
@@ -143,6 +144,20 @@ fn keys(out: &Output, status: &Status) {
     out.line("");
     out.heading(&format!("KEYS  {met} of {} as wanted", keys.len()));
     out.table(&["", "KEY", "VALUE", "WANT", "STATE", ""], &key_rows(keys));
+    not_in_pods(out, keys);
+}
+
+/// Keys that are set on the host, where pods have values of their own.
+fn not_in_pods(out: &Output, keys: &[KeyStatus]) {
+    let mut notes = BTreeMap::<&str, Vec<String>>::new();
+    for key in keys {
+        if let Some(note) = &key.pods_note {
+            notes.entry(note).or_default().push(key.key.to_string());
+        }
+    }
+    for (note, keys) in notes {
+        out.line(format_args!("{} {}: {note}", out.paint(Tone::Notable, "!"), keys.join(", ")));
+    }
 }
 
 /// Of a pattern those of its keys.

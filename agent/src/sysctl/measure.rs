@@ -65,17 +65,25 @@ pub fn all_in_new(tree: &SysctlTree, keys: &[Key]) -> Result<Vec<InNew>, NetnsEr
     netns::in_new_netns(|| keys.iter().map(|key| look(tree, &everywhere(key))).collect())
 }
 
-/// What holds of one interface's key holds of every other's, and `default` is everywhere.
-#[must_use]
-pub fn everywhere(key: &Key) -> Key {
-    let everywhere = catalogue::with_interface(key.as_str(), "default");
-    everywhere.and_then(|key| Key::parse(&key).ok()).unwrap_or_else(|| key.clone())
-}
-
 /// What the calling thread's namespace shows of a key.
 #[must_use]
 pub fn here(tree: &SysctlTree, key: &Key) -> InNew {
     look(tree, key)
+}
+
+/// The key that is looked at in place of one of an interface: what holds of one interface's key
+/// holds of every other's. Every namespace has `lo`, but it begins with other values than most
+/// interfaces in IPv6, and `neigh.default` is the kernel's.
+#[must_use]
+pub fn everywhere(key: &Key) -> Key {
+    let other = || {
+        if matches!(catalogue::interface(key.as_str())?, "all" | "default") {
+            return None;
+        }
+        let everywhere = if key.as_str().contains(".conf.") { "default" } else { "lo" };
+        Key::parse(&catalogue::with_interface(key.as_str(), everywhere)?).ok()
+    };
+    other().unwrap_or_else(|| key.clone())
 }
 
 fn unknown(error: &NetnsError) -> InNew {
@@ -122,5 +130,19 @@ mod tests {
         assert!(measure("net.core.somaxconn").is_some());
         assert_eq!(measure("vm.swappiness"), None, "no namespace has its own");
         assert_eq!(measure("net.ipv4.route.flush"), None, "touching it acts");
+    }
+
+    #[test]
+    fn what_every_namespace_has_stands_for_an_interface() {
+        for (key, stands) in [
+            ("net.ipv4.conf.eth0.rp_filter", Some("net.ipv4.conf.default.rp_filter")),
+            ("net.ipv4.conf.all.rp_filter", None),
+            ("net.ipv4.neigh.eth0.gc_stale_time", Some("net.ipv4.neigh.lo.gc_stale_time")),
+            ("net.ipv4.neigh.default.gc_thresh3", None),
+            ("net.core.somaxconn", None),
+        ] {
+            let found = everywhere(&Key::parse(key).unwrap());
+            assert_eq!(found.as_str(), stands.unwrap_or(key), "{key}");
+        }
     }
 }

@@ -95,6 +95,8 @@ impl Pattern {
             detail: self.detail(described.as_ref(), &counted),
             last_write: counted.written.first().map(|member| member.last_write.clone()),
             disk: None,
+            pods: None,
+            pods_note: None,
             members: Some(counted),
             numbers: Numbers::default(),
         }

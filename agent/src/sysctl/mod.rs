@@ -2,9 +2,11 @@
 
 pub mod catalogue;
 pub mod disk;
+pub mod effect;
 pub mod engine;
 pub mod fight;
 pub mod glob;
+pub mod inherit;
 pub mod key;
 pub mod ledger;
 mod looking;

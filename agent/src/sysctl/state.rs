@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::glob::Subject;
+use super::inherit::Gets;
 use super::marks::LastWrite;
 use super::policy::OnConflict;
 
@@ -111,6 +112,12 @@ pub struct KeyStatus {
     /// What the host's sysctl.d sets at boot, where that is something else than is wanted.
     #[serde(default)]
     pub disk: Option<AtBoot>,
+    /// What pods that are created now get of it; absent before that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Gets>,
+    /// Why the policy does not do for pods what many expect of it, if so, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods_note: Option<String>,
     /// `desired` and `actual` as integers, where they are.
     #[serde(skip)]
     pub numbers: Numbers,

@@ -14,6 +14,7 @@ mod conf;
 mod coupling;
 mod errno;
 mod grammar;
+mod listening;
 mod newns;
 mod notify;
 mod paths;

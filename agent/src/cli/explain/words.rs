@@ -1,7 +1,6 @@
 //! What the catalogue and the measurement say, in words.
 
-use headroom::sysctl::catalogue::{Entry, NewNetns, Refusal, Scope};
-use headroom::sysctl::key::Key;
+use headroom::sysctl::catalogue::{Entry, Refusal, Scope};
 use headroom::sysctl::measure::InNew;
 use headroom::sysctl::value::Shape;
 
@@ -44,26 +43,10 @@ pub fn scope(entry: &Entry) -> &'static str {
     }
 }
 
-pub fn new_pods(key: &Key, entry: &Entry) -> Option<&'static str> {
-    if !key.is_net() {
-        return None;
-    }
-    Some(match entry.new_netns()? {
-        NewNetns::Copied => {
-            "a copy of the host's value at the moment they are created; later changes do not reach them"
-        }
-        NewNetns::Reset => "the kernel's default, whatever the host has",
-        NewNetns::Computed => "a value computed from their own tables, whatever the host has",
-        NewNetns::Global if entry.has("shared") => "the host's value, and their writes change it",
-        NewNetns::Global => "the host's value, read-only",
-        NewNetns::Absent => {
-            "nothing: the key exists only on the host, and its value applies to all"
-        }
-    })
-}
-
-pub fn flag_in_words(flag: &str) -> &str {
-    match flag {
+/// `None` for those that have rows of their own.
+pub fn flag_in_words(flag: &str) -> Option<&str> {
+    Some(match flag {
+        "at-listen" | "at-socket" | "at-bind" | "at-connection" | "partly" => return None,
         "dangerous" => "dangerous: can run code, open the host or stop it",
         "writeonly" => "write-only",
         "sideeffect" => "acts when it is touched, stores nothing",
@@ -75,10 +58,9 @@ pub fn flag_in_words(flag: &str) -> &str {
         "rounds" => "the kernel rounds it",
         "clamps" => "the kernel silently changes a value that is out of range",
         "zero-unlimited" => "0 means no limit",
-        "listen" => "programs take it over when they open their socket: restart them",
         "dead" => "stored, and never used",
         flag => flag,
-    }
+    })
 }
 
 pub fn refused(refusal: Refusal) -> &'static str {

@@ -150,6 +150,8 @@ impl Managed {
             last_write: self.last_write.clone(),
             members: None,
             disk: None,
+            pods: None,
+            pods_note: None,
             numbers: Numbers { actual: ints(self.actual.as_ref()), desired: ints(target.as_ref()) },
         }
     }
