@@ -21,6 +21,7 @@
 
 pub mod agent_process;
 pub mod conformance;
+pub mod cri;
 pub mod fuzz_targets;
 mod support;
 
