@@ -3,55 +3,43 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 #![allow(missing_docs)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use headroom_tests::agent_process::{Home, PATIENCE};
 use headroom_tests::cri::{Burst, Containerd, PodSpec, Settings};
 use headroom_tests::{HostLock, root_or_skip};
 
 /// What a runtime makes that the whole machine would see.
-#[derive(Debug, PartialEq)]
-struct Machine {
-    mounts: Vec<String>,
-    cgroups: BTreeSet<String>,
-    namespaces: BTreeSet<String>,
-    processes: Vec<String>,
-    paths: Vec<(&'static str, bool)>,
-    forwards: String,
-    interfaces: BTreeSet<String>,
-}
-
-impl Machine {
-    fn now() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap();
-        let interfaces = interfaces.lines().filter_map(|line| line.split_once(':'));
-        let names = ["containerd", "containerd-shim", "runc", "pod", "unshare"];
-        let (mut processes, mut namespaces) = (Vec::new(), BTreeSet::new());
-        for process in entries("/proc").filter(|name| name.parse::<u32>().is_ok()) {
-            let file = |name: &str| format!("/proc/{process}/{name}");
-            let name = fs::read_to_string(file("comm")).unwrap_or_default();
-            if names.iter().any(|one| name.trim_end().starts_with(one)) {
-                processes.push(name);
-            }
-            for kind in ["net", "mnt", "pid"] {
-                let link = fs::read_link(file(&format!("ns/{kind}")));
-                namespaces.extend(link.into_iter().map(|link| link.display().to_string()));
-            }
+fn machine() -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap();
+    let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    let interfaces = interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0));
+    let paths = ["/opt/containerd", "/run/containerd", "/var/lib/containerd", "/var/lib/cni"];
+    let paths = paths.into_iter().filter(|path| Path::new(path).exists());
+    let mut seen: BTreeSet<String> = kubepods(Path::new("/sys/fs/cgroup"));
+    seen.extend(mounts.lines().map(str::to_owned));
+    seen.extend(interfaces.map(|name| format!("interface {}", name.trim())));
+    seen.extend(paths.map(str::to_owned));
+    seen.extend(["/run/netns", "/run/headroom-tests"].into_iter().flat_map(entries));
+    seen.insert(format!("ip_forward {forwards}"));
+    for process in entries("/proc").filter(|name| name.parse::<u32>().is_ok()) {
+        let file = |name: &str| format!("/proc/{process}/{name}");
+        let name = fs::read_to_string(file("comm")).unwrap_or_default();
+        if ["containerd", "runc", "pod\n", "unshare"].iter().any(|one| name.starts_with(one)) {
+            seen.insert(format!("process {process} {name}"));
         }
-        let paths = ["/opt/containerd", "/run/containerd", "/var/lib/containerd", "/var/lib/cni"];
-        Self {
-            mounts: mounts.lines().map(str::to_owned).collect(),
-            cgroups: kubepods(Path::new("/sys/fs/cgroup")),
-            namespaces: entries("/run/netns").chain(namespaces).collect(),
-            processes,
-            paths: paths.map(|path| (path, Path::new(path).exists())).to_vec(),
-            forwards: fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
-            interfaces: interfaces.map(|(name, _)| name.trim().to_owned()).collect(),
-        }
+        // Namespaces by those in them, and by this process's descriptors.
+        let links = ["net", "mnt", "pid"].map(|kind| fs::read_link(file(&format!("ns/{kind}"))));
+        seen.extend(links.into_iter().flatten().map(|link| link.display().to_string()));
     }
+    let open = entries("/proc/self/fd").map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")));
+    let open = open.flatten().map(|link| link.display().to_string());
+    seen.extend(open.filter(|link| ["net:", "mnt:"].iter().any(|kind| link.starts_with(kind))));
+    seen
 }
 
 fn entries(path: &str) -> impl Iterator<Item = String> {
@@ -68,17 +56,17 @@ fn kubepods(path: &Path) -> BTreeSet<String> {
     here.into_iter().chain(below.flat_map(|entry| kubepods(&entry.path()))).collect()
 }
 
-/// What others on the machine do meanwhile is not this test's: new processes may be there, but
-/// none of a runtime, and no namespace that was not there before is left.
-fn nothing_left(before: &Machine) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+/// Nothing is there that was not before.
+fn nothing_left(before: &BTreeSet<String>) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         // Namespaces end a moment after the last that holds them.
-        let now = Machine::now();
-        if now == *before {
+        let now = machine();
+        let left: Vec<&String> = now.difference(before).collect();
+        if left.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "before: {before:#?}\nnow: {now:#?}");
+        assert!(Instant::now() < deadline, "{left:#?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -86,7 +74,7 @@ fn nothing_left(before: &Machine) {
 #[test]
 fn a_pod_runs_is_named_by_cni_and_leaves_nothing() {
     let Some(host) = root_or_skip() else { return };
-    let before = Machine::now();
+    let before = machine();
     let runtime = Containerd::start(&host);
     eprintln!("{}", runtime.version().unwrap());
     let pod = runtime.run_pod(PodSpec::new("shop", "web-0"));
@@ -97,15 +85,38 @@ fn a_pod_runs_is_named_by_cni_and_leaves_nothing() {
     let results = runtime.cni_results();
     let ours = results.iter().find(|result| result["ifName"] == "eth0").unwrap();
     assert_eq!(ours["containerId"], pod.id());
-    assert_eq!(ours["netns"], pod.netns().unwrap().to_str().unwrap());
-    let args = serde_json::json!([
-        ["IgnoreUnknown", "1"],
-        ["K8S_POD_NAMESPACE", "shop"],
-        ["K8S_POD_NAME", "web-0"],
-        ["K8S_POD_INFRA_CONTAINER_ID", pod.id()],
-        ["K8S_POD_UID", pod.spec().uid],
-    ]);
-    assert_eq!(ours["cniArgs"], args);
+    let interfaces = ours["result"]["interfaces"].as_array().unwrap();
+    let inside = interfaces.iter().find(|interface| interface["name"] == "eth0").unwrap();
+    assert_eq!(inside["sandbox"], pod.netns().unwrap().to_str().unwrap(), "{ours}");
+    assert!(ours["result"]["ips"][0]["address"].as_str().unwrap().starts_with(pod.ip()));
+    // Pairs, in an order that differs from pod to pod.
+    let args = ours["cniArgs"].as_array().unwrap();
+    let args: BTreeMap<_, _> =
+        args.iter().map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap())).collect();
+    let wanted = [
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_INFRA_CONTAINER_ID", pod.id()),
+        ("K8S_POD_NAME", "web-0"),
+        ("K8S_POD_NAMESPACE", "shop"),
+        ("K8S_POD_UID", &pod.spec().uid),
+    ];
+    assert_eq!(args, wanted.into());
+
+    let server = pod.start(&["serve", "80", "16"]);
+    server.wait_for("listening");
+    let cgroups = pod.processes().into_iter().map(|process| {
+        let text = fs::read(format!("/proc/{process}/cgroup")).unwrap();
+        headroom::kernel::cgroup::parse(&text).unwrap().pod.unwrap()
+    });
+    let containers: BTreeSet<String> = cgroups
+        .map(|of| {
+            assert_eq!(of.uid, pod.spec().uid);
+            of.container.unwrap()
+        })
+        .collect();
+    assert_eq!(containers, [pod.id(), server.id()].map(str::to_owned).into());
+    server.delete();
+    assert_eq!(pod.processes().len(), 1, "the sandbox's is left");
 
     let netns = pod.netns().unwrap().to_owned();
     let there = || runtime.node().enter(|| netns.exists());
@@ -118,8 +129,7 @@ fn a_pod_runs_is_named_by_cni_and_leaves_nothing() {
 
     // As a test leaves it that fails.
     let pod = runtime.run_pod(PodSpec::new("shop", "web-1"));
-    let server = pod.start(&["serve", "80", "16"]);
-    server.wait_for("listening");
+    pod.start(&["serve", "80", "16"]).wait_for("listening");
     std::mem::forget(pod);
     drop(runtime);
     nothing_left(&before);
@@ -146,7 +156,7 @@ fn sysctls_of_a_pod_are_set_by_its_spec_or_by_cni() {
     assert!(error.contains("no_such_key"), "{error}");
 }
 
-fn many(host: &HostLock, count: usize) -> Duration {
+fn many(host: &HostLock, count: usize) -> (Duration, Duration) {
     let runtime = Containerd::start(host);
     let started = Instant::now();
     let pod = |number: usize| {
@@ -165,18 +175,19 @@ fn many(host: &HostLock, count: usize) -> Duration {
     assert_eq!(named.count(), pods.len());
     // Quicker than one by one, and as much is left.
     pods.into_iter().for_each(std::mem::forget);
-    took
+    let killed = Instant::now();
+    drop(runtime);
+    (took, killed.elapsed())
 }
 
 #[test]
 fn two_at_a_time_are_made_and_killed() {
     let Some(host) = root_or_skip() else { return };
-    let before = Machine::now();
+    let before = machine();
     let count = std::env::var("PODS").map_or(6, |pods| pods.parse().unwrap());
-    let took = many(&host, count);
-    let killed = Instant::now();
+    let (made, gone) = many(&host, count);
     nothing_left(&before);
-    eprintln!("{count} pods: {took:?}, gone {:?} after", killed.elapsed());
+    eprintln!("{count} pods: made in {made:?}, gone in {gone:?}");
 }
 
 #[test]
@@ -192,4 +203,23 @@ fn a_burst_overflows_the_backlog_that_somaxconn_cuts() {
         assert_eq!(burst.overflows(&pod) > 0, overflows, "{somaxconn}");
         assert_eq!(pod.tcp_ext("ListenDrops") > 0, overflows, "{somaxconn}");
     }
+}
+
+#[test]
+fn an_agent_beside_it_has_the_nodes_network_and_mounts_and_the_machines_processes() {
+    let Some(host) = root_or_skip() else { return };
+    let runtime = Containerd::start(&host);
+    let home = Home::on(runtime.node());
+    home.configure("hostNetns: current\nsysctls: { net.core.somaxconn: 5000 }\n");
+    let agent = home.start();
+    assert_eq!(runtime.node().network().read("net/core/somaxconn"), "5000");
+    let pod = runtime.run_pod(PodSpec::new("default", "web-0"));
+    let (mounts, own) = runtime.node().enter(|| {
+        let mounts = fs::read_to_string(format!("/proc/{}/mounts", agent.pid())).unwrap();
+        (mounts, fs::read_link(format!("/proc/{}/ns/pid", agent.pid())).unwrap())
+    });
+    // By its real name: /var/run is a link.
+    let name = pod.netns().unwrap().file_name().unwrap().to_str().unwrap();
+    assert!(mounts.contains(&format!(" /run/netns/{name} nsfs ")), "{mounts}");
+    assert_eq!(own, fs::read_link("/proc/self/ns/pid").unwrap());
 }

@@ -56,11 +56,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
       SystemdCgroup = false
 "#;
 
-/// Waits for its configuration, which is written once the directory is known.
-const SCRIPT: &str = r#"
-until [ -e "$1/ready" ]; do sleep 0.01; done
-containerd --config "$1/containerd.toml" < /dev/null > "$1/containerd.log" 2>&1 &
-"#;
+const SCRIPT: &str =
+    r#"containerd --config "$1/containerd.toml" < /dev/null > "$1/containerd.log" 2>&1 &"#;
 
 impl Containerd {
     /// Starts it as most nodes have it.
@@ -72,15 +69,15 @@ impl Containerd {
     /// Starts it with settings of one's own.
     #[must_use]
     pub fn start_with(host: &HostLock, settings: &Settings<'_>) -> Self {
-        let node = Node::new(host, SCRIPT);
-        let file = |name: &str| node.shared().join(name);
-        let directory = node.shared().to_str().unwrap();
-        let configuration = CONFIGURATION.replace("DIRECTORY", directory);
-        fs::write(file("containerd.toml"), configuration.replace("IMAGE", image::NAME)).unwrap();
-        fs::create_dir(file("cni")).unwrap();
-        fs::write(file("cni/10-test.conflist"), network(settings).to_string()).unwrap();
-        fs::write(file("ready"), "").unwrap();
-        let client = Client::new(&file("containerd.sock"));
+        let node = Node::new(host, SCRIPT, |shared| {
+            let configuration = CONFIGURATION.replace("DIRECTORY", shared.to_str().unwrap());
+            let configuration = configuration.replace("IMAGE", image::NAME);
+            fs::write(shared.join("containerd.toml"), configuration).unwrap();
+            fs::create_dir(shared.join("cni")).unwrap();
+            let network = network(settings).to_string();
+            fs::write(shared.join("cni/10-pods.conflist"), network).unwrap();
+        });
+        let client = Client::new(&node.shared().join("containerd.sock"));
         let runtime = Self { node, client, remembering: Mutex::new(()) };
         runtime.load_image();
         runtime

@@ -29,10 +29,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes one, where `sh` runs these lines first, with the path of [`Node::shared`] as `$1`.
+    /// Makes one, where `sh` runs these lines first, with the path of [`Node::shared`] as `$1`;
+    /// `fill` is given that path before.
     #[must_use]
-    pub fn new(host: &HostLock, script: &str) -> Self {
+    pub fn new(host: &HostLock, script: &str, fill: impl FnOnce(&Path)) -> Self {
         let (network, shared) = (Namespace::new(host), host.directory());
+        fill(shared.path());
         network.ip(["link", "set", "lo", "up"]);
         // The shell is the first process: with it, all others are killed. The pipe's end tells it
         // that the test is over.

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
 
 use super::messages::{
     CONTAINER_EXITED, ContainerConfig, ContainerId, ContainerMetadata, ContainerStatus,
@@ -114,7 +116,8 @@ impl Containerd {
         let request = RunPodSandboxRequest { config: Some(config.clone()) };
         let answer: PodSandboxId = self.client().call("RuntimeService/RunPodSandbox", &request)?;
         let id = answer.pod_sandbox_id;
-        let mut pod = Pod { runtime: self, spec, config, id, netns: None, ip: String::new() };
+        let (netns, ip, removed) = (None, String::new(), false);
+        let mut pod = Pod { runtime: self, spec, config, id, netns, ip, removed };
         let status = pod.status()?;
         pod.ip = status.status.and_then(|status| status.network).unwrap_or_default().ip;
         // containerd's own, in JSON: runtimeSpec is what runc is given.
@@ -136,6 +139,7 @@ pub struct Pod<'a> {
     id: String,
     netns: Option<PathBuf>,
     ip: String,
+    removed: bool,
 }
 
 impl<'a> Pod<'a> {
@@ -189,6 +193,19 @@ impl<'a> Pod<'a> {
     pub fn read(&self, path: &str) -> String {
         let text = self.enter(|| fs::read_to_string(Path::new("/proc/sys").join(path)));
         text.unwrap_or_else(|error| panic!("{path}: {error}")).trim_end().to_owned()
+    }
+
+    /// Its processes, as the machine numbers them: all that have its network namespace.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let wanted = fstat(self.netns_fd()).unwrap();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let has = |process: &u32| {
+            fs::metadata(format!("/proc/{process}/ns/net"))
+                .is_ok_and(|one| (one.dev(), one.ino()) == (wanted.st_dev, wanted.st_ino))
+        };
+        numbers.filter(has).collect()
     }
 
     /// PodSandboxStatus, with all that the runtime has to say.
@@ -245,13 +262,13 @@ impl<'a> Pod<'a> {
     ///
     /// # Panics
     /// Where the runtime complains.
-    pub fn delete(self) {
-        if let Err(error) = self.remove() {
-            panic!("{error}");
-        }
+    pub fn delete(mut self) {
+        let removed = self.remove();
+        removed.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn remove(&self) -> Result<(), String> {
+    fn remove(&mut self) -> Result<(), String> {
+        self.removed = true;
         let id = PodSandboxId { pod_sandbox_id: self.id.clone() };
         let client = self.runtime.client();
         let () = client.call("RuntimeService/StopPodSandbox", &id)?;
@@ -263,8 +280,10 @@ impl<'a> Pod<'a> {
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
-        // Again after `delete`: both calls may be repeated. What is still there goes with the
-        // runtime.
+        if self.removed {
+            return;
+        }
+        // What is still there goes with the runtime.
         if let Err(error) = self.remove() {
             eprintln!("{}/{}: {error}", self.spec.namespace, self.spec.name);
         }
@@ -349,8 +368,8 @@ impl Container<'_> {
     pub fn delete(self) {
         let client = self.runtime.client();
         let stopped: Result<(), _> = client.call("RuntimeService/StopContainer", &self.id);
-        let removed = stopped
-            .and_then(|()| client.call::<()>("RuntimeService/RemoveContainer", &self.id));
+        let removed =
+            stopped.and_then(|()| client.call::<()>("RuntimeService/RemoveContainer", &self.id));
         removed.unwrap_or_else(|error| panic!("{error}"));
     }
 }
