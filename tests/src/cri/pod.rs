@@ -116,8 +116,7 @@ impl Containerd {
         let request = RunPodSandboxRequest { config: Some(config.clone()) };
         let answer: PodSandboxId = self.client().call("RuntimeService/RunPodSandbox", &request)?;
         let id = answer.pod_sandbox_id;
-        let (netns, ip, removed) = (None, String::new(), false);
-        let mut pod = Pod { runtime: self, spec, config, id, netns, ip, removed };
+        let mut pod = Pod { runtime: self, spec, config, id, netns: None, ip: String::new() };
         let status = pod.status()?;
         pod.ip = status.status.and_then(|status| status.network).unwrap_or_default().ip;
         // containerd's own, in JSON: runtimeSpec is what runc is given.
@@ -130,7 +129,7 @@ impl Containerd {
     }
 }
 
-/// A pod that runs; stopped and removed when it is dropped.
+/// A pod that runs until it is deleted, or its runtime is dropped.
 #[derive(Debug)]
 pub struct Pod<'a> {
     runtime: &'a Containerd,
@@ -139,7 +138,6 @@ pub struct Pod<'a> {
     id: String,
     netns: Option<PathBuf>,
     ip: String,
-    removed: bool,
 }
 
 impl<'a> Pod<'a> {
@@ -262,31 +260,17 @@ impl<'a> Pod<'a> {
     ///
     /// # Panics
     /// Where the runtime complains.
-    pub fn delete(mut self) {
-        let removed = self.remove();
-        removed.unwrap_or_else(|error| panic!("{error}"));
+    pub fn delete(self) {
+        self.remove().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn remove(&mut self) -> Result<(), String> {
-        self.removed = true;
+    fn remove(&self) -> Result<(), String> {
         let id = PodSandboxId { pod_sandbox_id: self.id.clone() };
         let client = self.runtime.client();
         let () = client.call("RuntimeService/StopPodSandbox", &id)?;
         let () = client.call("RuntimeService/RemovePodSandbox", &id)?;
         cgroups::remove(&self.spec.cgroup());
         Ok(())
-    }
-}
-
-impl Drop for Pod<'_> {
-    fn drop(&mut self) {
-        if self.removed {
-            return;
-        }
-        // What is still there goes with the runtime.
-        if let Err(error) = self.remove() {
-            eprintln!("{}/{}: {error}", self.spec.namespace, self.spec.name);
-        }
     }
 }
 
