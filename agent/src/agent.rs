@@ -6,6 +6,7 @@ mod config_watch;
 mod listen;
 mod neighbors;
 pub mod once;
+mod pods;
 mod supervise;
 mod sysctls;
 
@@ -237,6 +238,7 @@ fn spawn_all(
     neighbors::prepare_scrape(context);
     supervisor.spawn("heart", context, neighbors::beat);
     supervisor.spawn("sysctl", context, sysctls::enforce);
+    supervisor.spawn("pods", context, pods::keep);
     supervisor.spawn("modules", context, appeared::watch_modules);
     if right_place {
         supervisor.spawn("neighbor-netlink", context, neighbors::ask_netlink);

@@ -186,6 +186,11 @@ impl NodeState {
             "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
             "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
             "sysctl" => self.keys = None,
+            "pods" => {
+                if let Some(pods) = &mut self.pods {
+                    pods.namespaces.clear();
+                }
+            }
             // Not a collector: there are no numbers to lose.
             _ => {
                 self.tasks.entry(task).or_default().failure = Some(failure);

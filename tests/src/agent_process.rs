@@ -525,7 +525,14 @@ impl Scrape {
                 scrape.kinds.insert(name.to_owned(), is.to_owned());
             } else {
                 let (name, labels, value) = sample(line).ok_or_else(|| bad("no sample"))?;
-                if name != family || kind.is_none() {
+                let base = match kind.as_deref() {
+                    Some("histogram") => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|end| name.strip_suffix(end))
+                        .unwrap_or(&name),
+                    _ => &name,
+                };
+                if base != family || kind.is_none() {
                     return Err(bad("a series outside of its family"));
                 }
                 if value.is_nan() || (kind.as_deref() == Some("counter") && value < 0.0) {

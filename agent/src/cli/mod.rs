@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod log;
 mod output;
+mod privileges;
 mod reference;
 mod restore;
 mod run;
@@ -69,8 +70,14 @@ enum Command {
     Apply(Common),
     /// Show what `apply` would change
     Diff(Common),
-    /// Show this node: keys, neighbor tables, bridges
-    Status(Common),
+    /// Show this node: keys, pods, neighbor tables, bridges
+    Status {
+        /// List every pod's namespace, not only those that need a look
+        #[arg(long)]
+        pods: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Tell what a key is, its value now, and what is wanted
     Explain {
         /// The key: net.core.somaxconn or net/core/somaxconn
@@ -99,6 +106,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show which mounts, capabilities and namespaces a configuration needs, and why
+    Privileges(Common),
     /// Ask the agent whether it is alive or ready
     Health {
         /// What to ask
@@ -177,11 +186,12 @@ pub fn main() -> ExitCode {
         Command::Run { common, event_buffer } => run::run(&common, event_buffer),
         Command::Apply(common) => apply::run(&common),
         Command::Diff(common) => diff::run(&common),
-        Command::Status(common) => status::run(&common),
+        Command::Status { pods, common } => status::run(&common, pods),
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),
         Command::Import { root, format } => import::run(root, &format),
+        Command::Privileges(common) => privileges::run(&common),
         Command::Health { which, timeout, common } => health::run(which, timeout, &common),
         Command::Reference { page } => reference::run(page),
         Command::Schema { of } => schema::run(of),

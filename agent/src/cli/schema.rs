@@ -6,7 +6,9 @@ use headroom::serve::status::Status;
 use schemars::Schema;
 
 use super::output::Output;
-use super::{Color, Exit, Format, OutputFormat, apply, check, diff, explain, import, restore};
+use super::{
+    Color, Exit, Format, OutputFormat, apply, check, diff, explain, import, privileges, restore,
+};
 
 /// What there is a schema of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,6 +19,7 @@ pub enum Of {
     Diff,
     Explain,
     Import,
+    Privileges,
     Restore,
     Status,
 }
@@ -35,6 +38,7 @@ fn schema(of: Of) -> Schema {
         Of::Diff => schemars::schema_for!(diff::Diff),
         Of::Explain => schemars::schema_for!(explain::Explained),
         Of::Import => schemars::schema_for!(import::Imported),
+        Of::Privileges => schemars::schema_for!(privileges::Needed),
         Of::Restore => schemars::schema_for!(restore::Report),
         Of::Status => schemars::schema_for!(Status),
     }

@@ -1,5 +1,7 @@
 //! `headroom status`: this node.
 
+mod pods;
+
 use std::time::Duration;
 
 use headroom::agent::once;
@@ -15,7 +17,7 @@ use super::{Common, Exit, fail, out, output};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn run(common: &Common) -> Exit {
+pub fn run(common: &Common, all_pods: bool) -> Exit {
     let socket = match common.socket() {
         Ok(socket) => socket,
         Err(exit) => return exit,
@@ -42,7 +44,7 @@ pub fn run(common: &Common) -> Exit {
     if out.is_json() {
         out.document(&status);
     } else {
-        print(&out, &status);
+        print(&out, &status, all_pods);
     }
     judge(&status)
 }
@@ -56,7 +58,9 @@ fn judge(status: &Status) -> Exit {
     let failing = status.ready == Some(false)
         || status.collectors.iter().any(|collector| !collector.ok)
         || status.host_netns.state == "wrong";
-    let drifted = status.keys.iter().flatten().any(|key| !key.in_sync && !excused(key));
+    let failing = failing || pods::failing(status);
+    let drifted = pods::differing(status)
+        || status.keys.iter().flatten().any(|key| !key.in_sync && !excused(key));
     match (failing, drifted) {
         (true, _) => Exit::Degraded,
         (false, true) => Exit::Differs,
@@ -69,11 +73,12 @@ fn excused(key: &KeyStatus) -> bool {
     !key.required && matches!(key.state, State::Pending | State::Unsupported)
 }
 
-fn print(out: &Output, status: &Status) {
+fn print(out: &Output, status: &Status, all_pods: bool) {
     headline(out, status);
     keys(out, status);
     written_by_others(out, status);
     at_boot(out, status);
+    pods::print(out, status, all_pods);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {

@@ -1,6 +1,7 @@
 //! Judging a document that has the right shape: what it says must make sense.
 
 mod hazards;
+mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
     let mut places = BTreeMap::new();
     let mut globs: Vec<(Position, Glob, Policy)> = Vec::new();
     for (name, spec) in &document.sysctls {
-        match sysctl(name, spec, &allowed, &mut places, problems) {
+        match sysctl("sysctls", name, spec, &allowed, &mut places, problems) {
             // A later source replaces the whole policy.
             Some((Subject::Key(key), policy)) => drop(policies.insert(key, policy)),
             Some((Subject::Glob(glob), policy)) => globs.push((name.at, glob, policy)),
@@ -51,6 +52,8 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
     });
     let places = places.collect();
     hazards::look(&policies, &places, problems);
+    let pods = pods::policies(&document.pods, &allowed, problems);
+    let pod_namespaces = pods::namespaces(&document.pod_namespaces, problems);
     let state = state(document.state.as_ref(), problems);
     let socket = socket(document.server.socket.as_ref(), &state, problems);
     Config {
@@ -61,8 +64,8 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         profiles,
         policies,
         globs,
-        pods: Vec::new(),
-        pod_namespaces: super::PodNamespaces::default(),
+        pods,
+        pod_namespaces,
         watch: watch(document.watch, problems),
         listen: listen(&document.server.listen, problems),
         socket,
@@ -167,15 +170,16 @@ fn allowed(named: &[Spanned<String>], problems: &mut Problems) -> BTreeSet<Key> 
     allowed
 }
 
-/// One entry of `sysctls`: the policy, or its problems.
+/// One entry of `sysctls`, wherever these stand: the policy, or its problems.
 fn sysctl(
+    place: &str,
     name: &Spanned<String>,
     PolicySpec(fields): &PolicySpec,
     allowed: &BTreeSet<Key>,
     places: &mut BTreeMap<Subject, Position>,
     problems: &mut Problems,
 ) -> Option<(Subject, Policy)> {
-    let mut path = "sysctls".to_owned();
+    let mut path = place.to_owned();
     push_key(&mut path, name);
     let hint = problems.len() < HINTS;
     let mut report = |problem: Problem| problems.push(problem.at(name.at).path(&path));
@@ -219,7 +223,7 @@ fn sysctl(
     }
     let policy = Policy {
         want,
-        on_conflict: fields.on_conflict,
+        on_conflict: fields.on_conflict.unwrap_or_default(),
         required: fields.required.unwrap_or(true),
         source: Source::Config { line: name.at.line },
         reason: None,

@@ -1,5 +1,7 @@
 //! The document as it is written: types that serde reads and the JSON Schema is made from.
 
+mod pods;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::de::{RawScalar, Spanned};
 use crate::sysctl::policy::OnConflict;
+pub use pods::{MatchSpec, PodNamespacesSpec, PodPolicySpec};
 
 /// The one value of `apiVersion`.
 pub const API_VERSION: &str = "headroom/v1";
@@ -44,6 +47,11 @@ pub struct Document {
     pub allow_dangerous: Vec<Spanned<String>>,
     /// The host's keys: a value, or an object with value, oneOf, min, max, onConflict, required.
     pub sysctls: BTreeMap<Spanned<String>, PolicySpec>,
+    /// What is wanted in pods' network namespaces; for each key the first policy that matches the
+    /// pod counts.
+    pub pods: Vec<PodPolicySpec>,
+    /// Where pods' network namespaces are, and how they are looked after.
+    pub pod_namespaces: PodNamespacesSpec,
     /// What is watched.
     pub watch: WatchSpec,
     /// Where the agent answers.
@@ -254,8 +262,9 @@ pub struct PolicyFields {
     pub min: Option<RawScalar>,
     /// At most this: only ever lowers.
     pub max: Option<RawScalar>,
-    /// What to do when another writer changes the key.
-    pub on_conflict: OnConflict,
+    /// What to do when another writer changes the key. By default the host's keys are put right
+    /// (`enforce`); a pod's follow their policy.
+    pub on_conflict: Option<OnConflict>,
     /// Whether readiness waits for it. Default true.
     pub required: Option<bool>,
 }

@@ -5,6 +5,7 @@ pub mod de;
 pub mod document;
 pub mod import;
 pub mod load;
+pub mod privileges;
 pub mod problem;
 pub mod profiles;
 pub mod watch;

@@ -1,7 +1,8 @@
 //! The agent's one inotify instance, shared by all that watch files: uid 0 has 128 of them for
 //! the whole node (`fs.inotify.max_user_instances`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,15 +38,32 @@ pub struct Touched {
     pub watches: BTreeSet<WatchId>,
     /// Of these, watches that ended: the inode is gone, or its file system was unmounted.
     pub ended: BTreeSet<WatchId>,
-    /// The kernel's queue was full and events were lost: anything may have happened.
+    /// What happened to which name in a watched directory, for subscriptions that ask for names.
+    pub names: BTreeMap<(WatchId, OsString), Mask>,
+    /// Events were lost: anything may have happened.
     pub overflow: bool,
+}
+
+impl Touched {
+    fn name(&mut self, watch: WatchId, name: OsString, mask: Mask) {
+        if self.names.len() < MOST_NAMES {
+            *self.names.entry((watch, name)).or_insert(Mask::empty()) |= mask;
+        } else {
+            self.names.clear();
+            self.overflow = true;
+        }
+    }
 }
 
 #[derive(Default)]
 struct Mailbox {
     touched: Mutex<Touched>,
     arrived: Notify,
+    names: bool,
 }
+
+/// Names that wait to be looked at. Beyond them the directory is read anew.
+const MOST_NAMES: usize = 4096;
 
 /// One watcher's share of the instance. Its watches end with it.
 pub struct Subscription {
@@ -78,6 +96,13 @@ impl Inotify {
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         Subscription { shared: self.0.clone(), mailbox: Arc::default() }
+    }
+
+    /// A share that is also told the names of what is touched in directories.
+    #[must_use]
+    pub fn subscribe_to_names(&self) -> Subscription {
+        let mailbox = Arc::new(Mailbox { names: true, ..Mailbox::default() });
+        Subscription { shared: self.0.clone(), mailbox }
     }
 }
 
@@ -115,6 +140,7 @@ impl Subscription {
         let mut touched = lock(&self.mailbox.touched);
         touched.watches.remove(&watch);
         touched.ended.remove(&watch);
+        touched.names.retain(|(of, _), _| *of != watch);
     }
 
     /// What happened since the last call; waits until something has.
@@ -164,7 +190,9 @@ async fn read(descriptor: AsyncFd<OwnedFd>, instance: Arc<Instance>, owners: Arc
         match instance.read_events() {
             Ok(events) => {
                 let mut owners = lock(&owners);
-                events.iter().for_each(|event| deliver(&mut owners, event.wd, event.mask));
+                for event in events {
+                    deliver(&mut owners, event.wd, event.mask, event.name);
+                }
             }
             Err(Errno::EINTR) => {}
             Err(_) => ready.clear_ready(),
@@ -176,6 +204,7 @@ fn deliver(
     owners: &mut HashMap<WatchDescriptor, Arc<Mailbox>>,
     watch: WatchDescriptor,
     mask: Mask,
+    name: Option<OsString>,
 ) {
     if mask.contains(Mask::IN_Q_OVERFLOW) {
         for owner in owners.values() {
@@ -189,6 +218,9 @@ fn deliver(
     let id = WatchId(watch.as_raw());
     let mut touched = lock(&owner.touched);
     touched.watches.insert(id);
+    if let Some(name) = name.filter(|_| owner.names) {
+        touched.name(id, name, mask);
+    }
     if mask.contains(Mask::IN_IGNORED) {
         touched.ended.insert(id);
         owners.remove(&watch);
@@ -206,6 +238,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn names_are_told_to_those_who_ask_with_all_that_happened_to_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let inotify = Inotify::new().unwrap();
+        let names = inotify.subscribe_to_names();
+        let watch = names.watch(directory.path(), Mask::IN_CREATE | Mask::IN_DELETE).unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, "").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut seen = Mask::empty();
+        while !seen.contains(Mask::IN_CREATE | Mask::IN_DELETE) {
+            seen |= names.next().await.names[&(watch, "a".into())];
+        }
+    }
+
+    #[test]
+    fn too_many_names_are_an_overflow() {
+        let mut touched = Touched::default();
+        for number in 0..=MOST_NAMES {
+            touched.name(WatchId(1), number.to_string().into(), Mask::IN_CREATE);
+        }
+        assert!(touched.overflow && touched.names.is_empty());
+    }
 
     #[tokio::test]
     async fn each_subscription_hears_of_its_own_paths_once_however_often_they_are_touched() {

@@ -3,6 +3,7 @@
 //! Nothing here knows a policy or a metric. Every adapter takes the root it reads, so that a
 //! parser can be shown a fixture tree. `unsafe` is allowed here and nowhere else.
 
+pub mod addresses;
 pub mod cgroup;
 pub mod errno;
 pub mod fanotify;
@@ -13,8 +14,11 @@ pub mod listeners;
 pub mod mounts;
 pub mod name;
 pub mod neighbor;
+pub mod net_processes;
 pub mod netlink;
 pub mod netns;
+pub mod node_file;
+pub mod nsfs;
 pub mod state_dir;
 pub mod sysctl_d;
 pub mod sysctl_file;

@@ -1,9 +1,12 @@
-//! Files that are mounted by themselves.
+//! Mounts: files that are mounted by themselves, how mounts of others arrive here, and when.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procfs::process::MountInfo;
+use procfs::process::{MountInfo, MountOptFields};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::errno::{Access, FileError, of_io};
 use super::name::Name;
@@ -29,6 +32,48 @@ pub fn root_in(mountinfo: &[u8], mount_point: &Path) -> Option<Name> {
     let mut mounts = lines.filter_map(|line| MountInfo::from_line(str::from_utf8(line).ok()?).ok());
     let last = mounts.rfind(|mount| mount.mount_point == Path::new(&mount_point))?;
     Some(Name::from_bytes(last.root))
+}
+
+/// Whether what others mount below a directory is seen here too: whether the mount that the
+/// directory is on receives events (`mount_namespaces(7)`: `shared:` or `master:`). `None` where it
+/// cannot be told.
+#[must_use]
+pub fn receives(proc_root: &Path, directory: &Path) -> Option<bool> {
+    let directory = fs::canonicalize(directory).ok()?;
+    let text = fs::read(proc_root.join("self/mountinfo")).ok()?;
+    receives_in(&text, &directory)
+}
+
+fn receives_in(mountinfo: &[u8], directory: &Path) -> Option<bool> {
+    let lines = mountinfo.split(|byte| *byte == b'\n');
+    let mounts = lines.filter_map(|line| MountInfo::from_line(str::from_utf8(line).ok()?).ok());
+    // The deepest one, and of several on one another the last.
+    let above = mounts.filter(|mount| directory.starts_with(&mount.mount_point));
+    let on = above.max_by_key(|mount| mount.mount_point.components().count())?;
+    let receiving = |field: &MountOptFields| {
+        matches!(field, MountOptFields::Shared(_) | MountOptFields::Master(_))
+    };
+    Some(on.opt_fields.iter().any(receiving))
+}
+
+/// Tells when anything was mounted or unmounted in this mount namespace.
+pub struct MountEvents(AsyncFd<OwnedFd>);
+
+impl MountEvents {
+    /// Begins to listen. Needs a tokio runtime.
+    #[allow(unsafe_code)]
+    pub fn new(proc_root: &Path) -> std::io::Result<Self> {
+        let file = File::open(proc_root.join("self/mountinfo"))?;
+        // SAFETY: the descriptor is owned, and neither closed nor replaced while it is registered.
+        let fd = unsafe { AsyncFd::register_with_interest(file.into(), Interest::PRIORITY) };
+        Ok(Self(fd?))
+    }
+
+    /// Waits for the next change since the last call (`proc_pid_mounts(5)`: POLLPRI).
+    pub async fn next(&self) -> std::io::Result<()> {
+        self.0.ready(Interest::PRIORITY).await?.clear_ready();
+        Ok(())
+    }
 }
 
 /// The kernel writes these four as octal (`show_mountinfo`).
@@ -63,5 +108,20 @@ broken
         assert_eq!(root("/etc/headroom/other.yaml"), None);
         assert_eq!(root("/etc"), None);
         assert_eq!(root_in(b"", Path::new("/etc")), None);
+    }
+
+    #[test]
+    fn a_mount_that_receives_events_is_told_from_one_that_does_not() {
+        let text = b"\
+22 28 0:20 / / rw shared:1 - ext4 /dev/root rw
+30 22 0:21 / /run rw - tmpfs tmpfs rw
+31 30 0:21 /netns /run/netns rw master:7 - tmpfs tmpfs rw
+";
+        let receives = |path: &str| receives_in(text, Path::new(path));
+        assert_eq!(receives("/run/netns"), Some(true));
+        assert_eq!(receives("/run/netns-of-others"), Some(false));
+        assert_eq!(receives("/run"), Some(false));
+        assert_eq!(receives("/var/lib"), Some(true));
+        assert_eq!(receives_in(b"", Path::new("/")), None);
     }
 }

@@ -51,12 +51,30 @@ impl Kind {
 }
 
 /// Identity of a namespace: two descriptors with the same device and inode are the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NsId {
     /// Device of nsfs.
     pub dev: u64,
     /// Inode in nsfs.
     pub ino: u64,
+}
+
+/// The namespaces that are the host's, whatever their files are called: the calling thread's and,
+/// where that can be read, that of pid 1.
+#[must_use]
+pub fn hosts(proc_root: &Path) -> Vec<NsId> {
+    let found = [own(proc_root, Kind::Net), of(&proc_root.join("1/ns/net"))];
+    let mut hosts: Vec<NsId> = found.into_iter().flatten().collect();
+    hosts.dedup();
+    hosts
+}
+
+/// Whether this process sees the same mounts as the node's init does. False where that cannot be
+/// told.
+#[must_use]
+pub fn shares_mounts_with_init(proc_root: &Path) -> bool {
+    let of = |process: &str| of(&proc_root.join(process).join("ns/mnt")).ok();
+    is_initial(proc_root, Kind::Pid) && of("1").is_some() && of("1") == of("thread-self")
 }
 
 /// The calling thread's namespace of a kind.
@@ -132,6 +150,12 @@ pub enum NetnsError {
     /// The thread could not be started.
     #[error("cannot start a thread for the network namespace: {0}")]
     Thread(io::Error),
+    /// It is another one than was meant.
+    #[error("this is another namespace than was meant: net:[{0}]")]
+    Elsewhere(u64),
+    /// Where the thread is cannot be told.
+    #[error("the thread's own namespace cannot be told: {0}")]
+    Unknown(io::Error),
     /// What was run there panicked.
     #[error("the thread in the network namespace panicked")]
     Panicked,
@@ -151,6 +175,21 @@ impl Netns {
             setns(fd, CloneFlags::CLONE_NEWNET).map_err(NetnsError::Enter)?;
             Ok(work())
         })
+    }
+}
+
+/// Enters a network namespace for good: for a thread that does nothing else and ends afterwards, as
+/// it would do all later work there. The descriptor is closed: it keeps the namespace alive.
+///
+/// `expected`: what the namespace must be; another one is left at once, by ending. A path can come
+/// to mean another namespace while it is opened.
+pub fn enter(proc_root: &Path, fd: OwnedFd, expected: NsId) -> Result<(), NetnsError> {
+    setns(&fd, CloneFlags::CLONE_NEWNET).map_err(NetnsError::Enter)?;
+    drop(fd);
+    match own(proc_root, Kind::Net) {
+        Ok(id) if id == expected => Ok(()),
+        Ok(id) => Err(NetnsError::Elsewhere(id.ino)),
+        Err(error) => Err(NetnsError::Unknown(error)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::uio::{pread, pwrite};
 
@@ -227,6 +227,12 @@ impl SysctlFile {
     #[must_use]
     pub fn write_error(&self) -> Option<&FileError> {
         self.write_error.as_ref()
+    }
+
+    /// Whether the file's mode lets root write, however the tree is mounted.
+    #[must_use]
+    pub fn is_for_writing(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_mode & 0o200 != 0)
     }
 
     /// The file's path.

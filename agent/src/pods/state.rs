@@ -1,6 +1,7 @@
 //! What is known of pods' network namespaces: a part of the picture of this node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -22,6 +23,23 @@ pub struct Pods {
     pub since_namespace: Latency,
     /// Time from the CNI result's appearance until policies by name were applied.
     pub since_identity: Latency,
+    /// For how many pods there are metrics of their own.
+    pub per_pod_series: usize,
+}
+
+impl Pods {
+    /// How many there are in each state, also where there are none.
+    #[must_use]
+    pub fn counts(&self) -> [(PodState, u64); 7] {
+        let mut counts = PodState::ALL.map(|state| (state, 0));
+        for namespace in self.namespaces.values() {
+            let slot = counts.iter_mut().find(|(state, _)| *state == namespace.state);
+            if let Some((_, count)) = slot {
+                *count += 1;
+            }
+        }
+        counts
+    }
 }
 
 /// One namespace, or a file that was taken for one.
@@ -46,8 +64,29 @@ pub struct PodNamespace {
     pub unnamed: Option<String>,
     /// Whether it was there before the agent was.
     pub late: bool,
-    /// Every key that a policy wants there.
-    pub keys: Vec<PodKey>,
+    /// Every key that a policy wants there. Shared by the pods of which the same is to be said.
+    pub keys: Arc<[PodKey]>,
+}
+
+impl PodNamespace {
+    /// Whether it needs no look: every key is as wanted, or somebody's on purpose.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let failing = matches!(self.state, PodState::Failed | PodState::SkippedNotMounted);
+        !failing && self.keys.iter().all(PodKey::is_well)
+    }
+}
+
+impl PodKey {
+    /// Whether it is as wanted, or somebody's on purpose, or only looked at, or none that a pod has.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.in_sync
+            || matches!(
+                self.state,
+                State::Yielded | State::Observed | State::Unsupported | State::Pending
+            )
+    }
 }
 
 /// What became of a namespace.
@@ -135,7 +174,7 @@ impl Identity {
 }
 
 /// A key in a pod's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodKey {
     /// The key.

@@ -1,5 +1,6 @@
 //! The whole picture as one document, for `headroom status`.
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use crate::kernel::neighbor::Family;
 use crate::limits;
 use crate::limits::neighbor::Basis;
 use crate::node::{Checks, NodeState, Notifications};
+use crate::pods::state::{PodNamespace, PodState};
 use crate::sysctl::place::Net;
 use crate::sysctl::state::KeyStatus;
 
@@ -45,6 +47,9 @@ pub struct Status {
     pub notifications: Option<Notifications>,
     /// Every configured key; absent while they are not known.
     pub keys: Option<Vec<KeyStatus>>,
+    /// Pods' network namespaces; absent where the configuration has no `pods`, or no agent runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Pods>,
     /// The neighbor tables.
     pub neighbor_tables: Vec<NeighborTable>,
     /// Every watched bridge; absent while they are not known.
@@ -97,6 +102,20 @@ pub struct CheckResult {
     pub ok: bool,
     /// Why not.
     pub reason: Option<String>,
+}
+
+/// Pods' network namespaces.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// How many files there are in each state.
+    pub counts: BTreeMap<PodState, u64>,
+    /// Namespaces that had to be tuned though they were there before the agent.
+    pub late: u64,
+    /// Values that were in force and that another writer changed later.
+    pub drift: u64,
+    /// Each of them, by path.
+    pub namespaces: Vec<PodNamespace>,
 }
 
 /// One neighbor table.
@@ -196,6 +215,7 @@ impl Status {
                 .collect(),
             notifications: state.notifications.clone(),
             keys: state.keys.clone(),
+            pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
             bridges: bridges(state),
             limits: limits::all(state).into_iter().map(limit).collect(),
@@ -228,6 +248,15 @@ fn host_netns(state: &NodeState) -> HostNetns {
         Some(Net::Wrong(evidence)) => ("wrong", Some(evidence.clone())),
     };
     HostNetns { state: name.to_owned(), reason }
+}
+
+fn pods(pods: &crate::pods::state::Pods) -> Pods {
+    Pods {
+        counts: pods.counts().into_iter().collect(),
+        late: pods.late,
+        drift: pods.drift,
+        namespaces: pods.namespaces.values().cloned().collect(),
+    }
 }
 
 fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {

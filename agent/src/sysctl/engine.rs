@@ -1,9 +1,10 @@
 //! The sysctl engine: reads all, plans, writes what differs, reads back, gives each key its state.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::glob::Glob;
 use super::key::Key;
@@ -44,8 +45,10 @@ pub struct Counters {
 /// The engine for one network namespace and the keys that are not below `net`.
 pub struct Engine {
     pub(super) place: Place,
-    pub(super) tree: SysctlTree,
+    pub(super) tree: Arc<SysctlTree>,
     pub(super) netns: Netns,
+    /// Whether what it sets is worth a line of the log each.
+    quiet: bool,
     observe: bool,
     /// Keys with a policy of their own, then those that a pattern has found.
     pub(super) keys: Vec<Managed>,
@@ -73,15 +76,16 @@ impl Engine {
     #[must_use]
     pub fn new(
         place: Place,
-        tree: SysctlTree,
+        tree: impl Into<Arc<SysctlTree>>,
         netns: Netns,
         observe: bool,
         ledger: Ledger,
     ) -> Self {
         Self {
             place,
-            tree,
+            tree: tree.into(),
             netns,
+            quiet: false,
             observe,
             keys: Vec::new(),
             patterns: Vec::new(),
@@ -94,6 +98,14 @@ impl Engine {
             buffer: Vec::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// Logs what it sets for those alone who want every detail: of a thousand pods, each key's line
+    /// would be most of the log.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// Sets what is wanted. A key of which the same is wanted keeps its history; what the kernel
@@ -357,7 +369,10 @@ impl Engine {
         let why = format!("{} ({})", managed.policy.want, managed.policy.source);
         if result == WriteResult::Ok {
             let new = managed.shown().unwrap_or(new);
-            info!(key = %change.key, old, new, why, "set");
+            match self.quiet {
+                false => info!(key = %change.key, old, new, why, "set"),
+                true => debug!(key = %change.key, old, new, why, "set"),
+            }
         } else {
             let detail = managed.status(false, &self.ledger).detail;
             let reason = trouble.or(detail);
@@ -390,6 +405,12 @@ impl Engine {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What is on record.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What is wrong with the ledger, if anything.

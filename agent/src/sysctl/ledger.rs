@@ -79,7 +79,12 @@ impl Ledger {
     /// died with that boot.
     #[must_use]
     pub fn open(directory: &Path, boot_id: &str) -> (Self, Option<Notice>) {
-        let path = directory.join("ledger.json");
+        Self::at(directory.join("ledger.json"), boot_id)
+    }
+
+    /// The same at a path.
+    #[must_use]
+    pub fn at(path: PathBuf, boot_id: &str) -> (Self, Option<Notice>) {
         let mut ledger = Self {
             path,
             boot_id: boot_id.to_owned(),

@@ -42,10 +42,7 @@ pub fn in_new(tree: &SysctlTree, key: &Key) -> Option<InNew> {
     if catalogue::refusal(key) == Some(Refusal::SideEffect) {
         return None;
     }
-    // What holds of one interface's key holds of every other's, and `default` is everywhere.
-    let everywhere = catalogue::with_interface(key.as_str(), "default");
-    let everywhere = everywhere.and_then(|key| Key::parse(&key).ok());
-    let key = everywhere.as_ref().unwrap_or(key);
+    let key = &everywhere(key);
     let look = || look(tree, key);
     if look() == InNew::Absent {
         return None;
@@ -61,6 +58,24 @@ pub fn in_new(tree: &SysctlTree, key: &Key) -> Option<InNew> {
     let there = netns::in_new_ipc_and_uts(look).unwrap_or_else(|error| unknown(&error));
     // The file is the same one everywhere, so only another value is proof.
     Some(if here == there { InNew::Same } else { there })
+}
+
+/// What one new network namespace shows of several keys of its own.
+pub fn all_in_new(tree: &SysctlTree, keys: &[Key]) -> Result<Vec<InNew>, NetnsError> {
+    netns::in_new_netns(|| keys.iter().map(|key| look(tree, &everywhere(key))).collect())
+}
+
+/// What holds of one interface's key holds of every other's, and `default` is everywhere.
+#[must_use]
+pub fn everywhere(key: &Key) -> Key {
+    let everywhere = catalogue::with_interface(key.as_str(), "default");
+    everywhere.and_then(|key| Key::parse(&key).ok()).unwrap_or_else(|| key.clone())
+}
+
+/// What the calling thread's namespace shows of a key.
+#[must_use]
+pub fn here(tree: &SysctlTree, key: &Key) -> InNew {
+    look(tree, key)
 }
 
 fn unknown(error: &NetnsError) -> InNew {
@@ -86,7 +101,9 @@ fn look(tree: &SysctlTree, key: &Key) -> InNew {
     match file.write_error() {
         None => InNew::Own { value },
         Some(error) if error.errno == Errno::EACCES => InNew::ReadOnly { value },
-        Some(error) => InNew::Unknown { reason: error.to_string() },
+        // How the tree is mounted says nothing of the key.
+        Some(_) if file.is_for_writing() => InNew::Own { value },
+        Some(_) => InNew::ReadOnly { value },
     }
 }
 

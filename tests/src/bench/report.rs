@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::apply::{Pass, Passes, Tool};
 use crate::cost::Cost;
-use crate::report_upkeep;
 use crate::scrape::{Measured, Program, Scenario, Scrapes};
 use crate::upkeep::Upkeep;
+use crate::{pods, report_pods, report_upkeep};
 
 pub const NA: &str = "n/a";
 /// The budgets of the design.
@@ -25,6 +25,7 @@ pub fn document(
     scrapes: Option<&Scrapes>,
     passes: Option<&Passes>,
     upkeep: &Upkeep,
+    pods: Option<&pods::Measured>,
 ) -> String {
     let mut text = String::from(
         "# Benchmarks\n\n\
@@ -42,8 +43,14 @@ pub fn document(
         apply_part(&mut text, passes);
     }
     report_upkeep::part(&mut text, upkeep);
+    if let Some(pods) = pods {
+        report_pods::part(&mut text, pods);
+    }
     budgets(&mut text, scrapes, passes);
     report_upkeep::budgets(&mut text, upkeep);
+    if let Some(pods) = pods {
+        report_pods::budgets(&mut text, pods);
+    }
     text
 }
 

@@ -25,10 +25,14 @@ mod idle;
 mod machine;
 #[path = "../bench/playground.rs"]
 mod playground;
+#[path = "../bench/pods.rs"]
+mod pods;
 #[path = "../bench/programs.rs"]
 mod programs;
 #[path = "../bench/report.rs"]
 mod report;
+#[path = "../bench/report_pods.rs"]
+mod report_pods;
 #[path = "../bench/report_upkeep.rs"]
 mod report_upkeep;
 #[path = "../bench/room.rs"]
@@ -60,12 +64,13 @@ usage: bench [--headroom PATH] [--out FILE] [--only PART] [--quick] [--scrapes N
   --out FILE        write the Markdown document there as well as to standard output
   --only PART       scrape: latency, CPU and memory; apply: the first pass over 100 keys;
                     drift: how fast it is put right; sweep: 100 keys without drift;
-                    idle: 5 minutes without and with pods
+                    idle: 5 minutes without and with pods;
+                    pods: how soon 1000 pods' namespaces are tuned, and what that costs
   --quick           few scrapes, passes, drifts and sweeps, and 10 s instead of 5 minutes
   --scrapes N       that many scrapes a scenario and program";
 
 /// The parts that `--only` chooses from.
-const PARTS: [&str; 5] = ["scrape", "apply", "drift", "sweep", "idle"];
+const PARTS: [&str; 6] = ["scrape", "apply", "drift", "sweep", "idle", "pods"];
 
 /// The command line.
 struct Options {
@@ -165,8 +170,11 @@ fn run(options: &Options) -> Outcome<()> {
     let passes = passes.map(|count| apply::run(headroom.as_deref(), count)).transpose()?;
     let upkeep = upkeep::run(&mut playground, headroom.as_deref(), options.upkeep())?;
     drop(playground);
+    let pods = options.length("pods", 50, 1000).zip(headroom.as_deref());
+    let pods = pods.map(|(count, headroom)| pods::run(headroom, count)).transpose()?;
 
-    let document = report::document(&machine, scrapes.as_ref(), passes.as_ref(), &upkeep);
+    let document =
+        report::document(&machine, scrapes.as_ref(), passes.as_ref(), &upkeep, pods.as_ref());
     print!("{document}");
     if let Some(out) = &options.out {
         std::fs::write(out, &document).map_err(|error| format!("{}: {error}", out.display()))?;

@@ -77,6 +77,7 @@ impl HostLock {
         }
         for name in names(DIRECTORY) {
             let directory = Path::new(DIRECTORY).join(name);
+            super::pods::unmount_leftovers(&directory);
             cgroups::remove_remembered(&directory);
             let _ = fs::remove_dir_all(directory);
         }

@@ -83,10 +83,15 @@ impl Mount {
 }
 
 impl Drop for Mount {
-    #[allow(unsafe_code)]
     fn drop(&mut self) {
-        let target = CString::new(self.0.as_os_str().as_bytes()).unwrap();
-        // SAFETY: a C string that outlives the call.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        detach(&self.0);
     }
+}
+
+/// Unmounts what is mounted at a path, if anything is.
+#[allow(unsafe_code)]
+pub(super) fn detach(path: &Path) {
+    let target = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a C string that outlives the call.
+    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) };
 }

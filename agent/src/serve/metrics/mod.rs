@@ -1,5 +1,6 @@
 //! `/metrics`: the picture in Prometheus' text format.
 
+mod pods;
 pub mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,10 +67,11 @@ const PANICKED: &str = "showing it panicked";
 type Section = fn(&NodeState, &mut Families);
 
 /// The parts, each by the name of the collector whose numbers it shows.
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("neighbor", neighbor),
     ("bridges", bridges),
     ("sysctl", sysctl),
+    ("pods", pods::pods),
     ("limits", limit),
     ("agent", agent),
     ("process", process),
@@ -110,13 +112,7 @@ struct Families(Vec<(&'static Spec, Metric)>);
 
 impl Families {
     fn add(&mut self, spec: &'static Spec, labels: &[&str], value: f64) {
-        let pairs = spec.labels.iter().zip(labels).map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        });
-        let mut metric = Metric::from_label(pairs.collect());
+        let mut metric = labelled(spec, labels);
         match spec.kind {
             Kind::Gauge => {
                 let mut gauge = Gauge::default();
@@ -128,6 +124,8 @@ impl Families {
                 counter.set_value(value);
                 metric.set_counter(counter);
             }
+            // It has more than one value.
+            Kind::Histogram => return,
         }
         self.0.push((spec, metric));
     }
@@ -157,6 +155,16 @@ impl Families {
         };
         groups.into_iter().map(family).collect()
     }
+}
+
+fn labelled(spec: &Spec, labels: &[&str]) -> Metric {
+    let pairs = spec.labels.iter().zip(labels).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
 }
 
 fn neighbor(state: &NodeState, out: &mut Families) {

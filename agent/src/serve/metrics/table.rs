@@ -22,6 +22,8 @@ pub enum Kind {
     Gauge,
     /// Only goes up, from boot or from the agent's start.
     Counter,
+    /// How long things took, since the agent's start.
+    Histogram,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Self::Gauge => "gauge",
             Self::Counter => "counter",
+            Self::Histogram => "histogram",
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
         match self {
             Self::Gauge => MetricType::GAUGE,
             Self::Counter => MetricType::COUNTER,
+            Self::Histogram => MetricType::HISTOGRAM,
         }
     }
 }
@@ -99,6 +103,18 @@ table! {
         "Values written to /proc/sys since the agent started, by what came of it."
     SYSCTL_DRIFT Counter "headroom_sysctl_drift_total" []
         "Times that a value stopped meeting its policy after it had met it, since the agent started."
+    POD_NAMESPACES Gauge "headroom_pod_namespaces" ["state", "reason"]
+        "Files in the directories of pods' network namespaces, by what became of them; only where the configuration has `pods`."
+    POD_APPLY_DURATION Histogram "headroom_pod_apply_duration_seconds" ["from"]
+        "Time until policies were in force in a pod's namespace that appeared while the agent ran: those for every pod from the namespace's appearance, those by name from the CNI result's (identity)."
+    POD_DRIFT Counter "headroom_pod_drift_total" []
+        "Values in pods' namespaces that were in force and that another writer changed later, since the agent started."
+    POD_LATE Counter "headroom_pod_late_total" []
+        "Namespaces that had to be tuned though they were there before the agent: processes in them may have started without the values. Since the agent started."
+    POD_IN_SYNC Gauge "headroom_pod_in_sync" ["namespace", "pod"]
+        "Whether every key of a pod is as its policies want it, or kept on purpose (1), or not (0); for as many pods as podNamespaces.perPodSeries says, those not in sync first."
+    POD_SERIES_OMITTED Gauge "headroom_pod_series_omitted" []
+        "Named pods that have no headroom_pod_in_sync because podNamespaces.perPodSeries is smaller."
     LIMIT_USED Gauge "headroom_limit_used" ["limit", "object"]
         "What is in use of a limit."
     LIMIT_MAX Gauge "headroom_limit_max" ["limit", "object"]

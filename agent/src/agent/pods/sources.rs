@@ -1,0 +1,265 @@
+//! Where pods' namespaces and their names appear: directories that are watched, and read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::PodNamespaces;
+use crate::kernel::inotify::{Inotify, Mask, Subscription, Touched, WatchId};
+use crate::kernel::node_file;
+use crate::pods::cni::{self, CniResult};
+use crate::pods::naming::normalize;
+
+/// A directory that is not there is looked for as often: the first pod of a node makes it, and its
+/// first process begins some 200 ms later.
+const LOOK_FOR: Duration = Duration::from_millis(100);
+/// Where nothing can be watched, directories are read as often.
+const UNWATCHED: Duration = Duration::from_secs(1);
+/// Names in a directory that are looked at.
+const MOST_NAMES: usize = 20_000;
+
+/// Something to look at.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A file of a directory of namespaces.
+    Netns {
+        /// Which.
+        path: PathBuf,
+        /// Whether it went away in between.
+        gone: bool,
+    },
+    /// A directory of namespaces, by its place in the configuration: anything in it.
+    Directory(usize),
+    /// A CNI result names the namespace at this path.
+    Result {
+        /// The path below one of the directories.
+        path: PathBuf,
+    },
+}
+
+/// The directories.
+pub struct Sources {
+    subscription: Option<Subscription>,
+    directories: Vec<Directory>,
+    cache: Directory,
+    /// Results by the file in the cache and by the namespace that they name.
+    files: HashMap<OsString, PathBuf>,
+    results: HashMap<PathBuf, Vec<(OsString, Arc<CniResult>)>>,
+    look_at: Option<Instant>,
+}
+
+struct Directory {
+    path: PathBuf,
+    watch: Option<WatchId>,
+    /// Why it is not watched, or was not read.
+    trouble: Option<String>,
+}
+
+impl Sources {
+    /// Begins to watch.
+    pub fn new(inotify: Option<&Inotify>, spec: &PodNamespaces) -> Self {
+        let directory =
+            |path: &PathBuf| Directory { path: path.clone(), watch: None, trouble: None };
+        Self {
+            subscription: inotify.map(Inotify::subscribe_to_names),
+            directories: spec.directories.iter().map(directory).collect(),
+            cache: directory(&spec.cni_cache),
+            files: HashMap::new(),
+            results: HashMap::new(),
+            look_at: Some(Instant::now()),
+        }
+    }
+
+    /// What was touched; waits until something is.
+    pub async fn next(&self) -> Touched {
+        match &self.subscription {
+            Some(subscription) => subscription.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What there is to look at.
+    pub fn understand(&mut self, touched: Touched) -> Vec<Event> {
+        if touched.overflow {
+            return self.everything();
+        }
+        for watch in &touched.ended {
+            let ended = |directory: &&mut Directory| directory.watch == Some(*watch);
+            for directory in self.directories.iter_mut().chain([&mut self.cache]).filter(ended) {
+                directory.watch = None;
+            }
+        }
+        let mut events = Vec::new();
+        // Results first: of two that wait, the namespace is then named at its first visit.
+        let (of_cache, of_netns): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            touched.names.into_iter().partition(|((watch, _), _)| self.cache.watch == Some(*watch));
+        for (_, name) in of_cache.into_keys() {
+            events.extend(self.read_result(&name));
+        }
+        for ((watch, name), mask) in of_netns {
+            let directory = self.directories.iter().find(|one| one.watch == Some(watch));
+            events.extend(directory.map(|directory| Event::Netns {
+                path: directory.path.join(name),
+                gone: mask.intersects(Mask::IN_DELETE | Mask::IN_MOVED_FROM),
+            }));
+        }
+        if !touched.ended.is_empty() {
+            events.extend(self.look_again());
+        }
+        events
+    }
+
+    /// When to look again by itself: for directories that are not there, or cannot be watched.
+    pub fn look_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Watches what is not watched yet. What there is to look at because of that.
+    pub fn look_again(&mut self) -> Vec<Event> {
+        let netns = Mask::IN_CREATE | Mask::IN_MOVED_TO | Mask::IN_DELETE | Mask::IN_MOVED_FROM;
+        let cache =
+            Mask::IN_CLOSE_WRITE | Mask::IN_MOVED_TO | Mask::IN_DELETE | Mask::IN_MOVED_FROM;
+        let mut events = Vec::new();
+        let mut missing = false;
+        if self.cache.begin(self.subscription.as_ref(), cache) || self.subscription.is_none() {
+            events.extend(self.read_results());
+        }
+        missing |= self.cache.watch.is_none();
+        for index in 0..self.directories.len() {
+            let Some(directory) = self.directories.get_mut(index) else { continue };
+            if directory.begin(self.subscription.as_ref(), netns) || self.subscription.is_none() {
+                events.push(Event::Directory(index));
+            }
+            missing |= directory.watch.is_none();
+        }
+        let every = if self.subscription.is_some() { LOOK_FOR } else { UNWATCHED };
+        self.look_at = missing.then(|| Instant::now() + every);
+        events
+    }
+
+    fn everything(&mut self) -> Vec<Event> {
+        let mut events = self.read_results();
+        events.extend((0..self.directories.len()).map(Event::Directory));
+        events
+    }
+
+    /// The files of a directory, in order; `None` where it cannot be read.
+    pub fn list(&mut self, index: usize) -> Option<Vec<PathBuf>> {
+        let directory = self.directories.get_mut(index)?;
+        match node_file::list(&directory.path, MOST_NAMES) {
+            Ok(names) => {
+                if names.more {
+                    directory.trouble = Some(format!(
+                        "{} has more than {MOST_NAMES} files",
+                        directory.path.display()
+                    ));
+                }
+                let mut paths: Vec<PathBuf> =
+                    names.names.iter().map(|name| directory.path.join(name)).collect();
+                paths.sort();
+                Some(paths)
+            }
+            Err(error) => {
+                directory.trouble = Some(error.to_string());
+                // What is gone is gone; what cannot be read now may still be there.
+                (error.errno == nix::errno::Errno::ENOENT).then(Vec::new)
+            }
+        }
+    }
+
+    /// The results that name a namespace at one of these paths.
+    pub fn results(&self, paths: &[PathBuf]) -> Vec<Arc<CniResult>> {
+        let named = paths.iter().filter_map(|path| self.results.get(&normalize(path)));
+        named.flatten().map(|(_, result)| result.clone()).collect()
+    }
+
+    /// They named it, and are not needed any more.
+    pub fn forget_results(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            for (name, _) in self.results.remove(&normalize(path)).into_iter().flatten() {
+                self.files.remove(&name);
+            }
+        }
+    }
+
+    /// What is wrong.
+    pub fn troubles(&self) -> impl Iterator<Item = &str> {
+        self.directories.iter().chain([&self.cache]).filter_map(|one| one.trouble.as_deref())
+    }
+
+    fn read_results(&mut self) -> Vec<Event> {
+        let names = match node_file::list(&self.cache.path, MOST_NAMES) {
+            Ok(names) => names.names,
+            Err(error) => {
+                self.cache.trouble = Some(error.to_string());
+                return Vec::new();
+            }
+        };
+        let there: BTreeSet<&OsString> = names.iter().collect();
+        let gone: Vec<OsString> =
+            self.files.keys().filter(|name| !there.contains(name)).cloned().collect();
+        gone.iter().for_each(|name| self.forget_file(name));
+        names.iter().flat_map(|name| self.read_result(name)).collect()
+    }
+
+    fn forget_file(&mut self, name: &OsStr) {
+        let Some(path) = self.files.remove(name) else { return };
+        if let Some(results) = self.results.get_mut(&path) {
+            results.retain(|(known, _)| known != name);
+            if results.is_empty() {
+                self.results.remove(&path);
+            }
+        }
+    }
+
+    /// Reads one file of the cache. One that is half written is read again when it is closed.
+    fn read_result(&mut self, name: &OsStr) -> Vec<Event> {
+        self.forget_file(name);
+        let path = self.cache.path.join(name);
+        let Ok(Some(bytes)) = node_file::read(&path, cni::LONGEST) else { return Vec::new() };
+        let Ok(result) = cni::parse(&bytes) else { return Vec::new() };
+        // That of the loopback network says nothing that is not everywhere.
+        if result.addresses.is_empty() {
+            return Vec::new();
+        }
+        let result = Arc::new(result);
+        let mut events = Vec::new();
+        for sandbox in result.sandboxes.iter().map(|path| normalize(path)) {
+            let known = self
+                .directories
+                .iter()
+                .find(|one| Some(normalize(&one.path).as_path()) == sandbox.parent());
+            events.extend(
+                known
+                    .zip(sandbox.file_name())
+                    .map(|(directory, name)| Event::Result { path: directory.path.join(name) }),
+            );
+            self.files.insert(name.to_owned(), sandbox.clone());
+            self.results.entry(sandbox).or_default().push((name.to_owned(), result.clone()));
+        }
+        events
+    }
+}
+
+impl Directory {
+    /// Begins to watch it, if it is not watched. Whether it is watched only now.
+    fn begin(&mut self, subscription: Option<&Subscription>, what: Mask) -> bool {
+        if self.watch.is_some() {
+            return false;
+        }
+        if !Path::new(&self.path).is_dir() {
+            self.trouble = Some(format!("{} does not exist", self.path.display()));
+            return false;
+        }
+        self.trouble = None;
+        let ended = Mask::IN_DELETE_SELF | Mask::IN_MOVE_SELF | Mask::IN_ONLYDIR;
+        match subscription.map(|subscription| subscription.watch(&self.path, what | ended)) {
+            Some(Ok(watch)) => self.watch = Some(watch),
+            Some(Err(error)) => self.trouble = Some(error.to_string()),
+            None => {}
+        }
+        self.watch.is_some()
+    }
+}

@@ -1,0 +1,307 @@
+//! Visits to namespaces: begun, a few at a time, and what comes of them.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use tracing::{info, warn};
+
+use super::Run;
+use super::publish::shown;
+use crate::kernel::netns::NsId;
+use crate::kernel::state_dir;
+use crate::pods::apply::{Applied, Plan};
+use crate::pods::register::{Last, Purpose};
+use crate::pods::state::{PodKey, PodState};
+use crate::pods::visit::{Outcome, Visit, Visited, named};
+use crate::sysctl::catalogue;
+use crate::sysctl::key::Key;
+use crate::sysctl::state::State;
+
+/// Threads at work at the same time: writes of some keys wait for RTNL, and others need not.
+const MOST_AT_ONCE: usize = 4;
+/// Runtimes set what the pod asks for after the namespace was found: looked at again this late.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// A visit that failed, or a name that could not be proven yet, is tried again after this, then
+/// after twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+/// Sweeps take this part of the time at the most.
+const SWEEP_SHARE: u32 = 2000;
+/// Of keys that programs take over when they open their socket.
+const RESTART: &str = "programs that opened their sockets before keep the old value: restart them";
+/// Outcomes that are remembered to be shared.
+const OUTCOMES: usize = 16;
+
+/// Begins as many visits as may be under way.
+pub(super) fn start(run: &mut Run) {
+    while run.running < MOST_AT_ONCE {
+        let Some((id, purpose, number)) = run.register.next_visit() else { return };
+        let Some(space) = run.register.space(id) else { continue };
+        let results = if space.is_named() { Vec::new() } else { run.sources.results(&space.paths) };
+        let visit = Visit {
+            number,
+            id,
+            cookie: space.cookie,
+            paths: space.paths.clone(),
+            hosts: run.hosts.clone(),
+            proc_root: run.context.roots.proc.clone(),
+            plan: run.plan.clone(),
+            fresh: run.fresh.clone(),
+            sure: purpose == Purpose::ApplySurely,
+            pod: space.pod.clone(),
+            results,
+            sweep: match (purpose, &space.last) {
+                (Purpose::Sweep, Some(last)) => Some(last.keys.clone()),
+                _ => None,
+            },
+        };
+        let unmeasured = run.unmeasured.as_ref().map(|(why, _)| why.clone());
+        let failed = match unmeasured {
+            None => visit.start(run.done.0.clone()).err().map(|error| error.to_string()),
+            why => why,
+        };
+        match failed {
+            None => run.running += 1,
+            Some(why) => {
+                run.register.visited(id, number);
+                run.failed(id, why);
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Takes in what came of a visit.
+    pub(super) fn visited(&mut self, visited: Visited) {
+        self.running = self.running.saturating_sub(1);
+        let id = visited.id;
+        if !self.register.visited(id, visited.number) {
+            // It went away meanwhile, and left what it had on record just now.
+            let known = self.register.space(id).and_then(|space| space.cookie);
+            if known.is_none() || known != visited.cookie {
+                remove_ledger(&self.plan, id, visited.cookie);
+            }
+            return;
+        }
+        let swept = Instant::now() + visited.cost * SWEEP_SHARE;
+        self.rested_at = self.rested_at.min(swept).max(Instant::now());
+        match visited.outcome {
+            Outcome::Gone => {
+                let paths = self.register.space(id).map(|space| space.paths.clone());
+                for path in paths.unwrap_or_default() {
+                    self.forget(&path);
+                    self.look(&path, Instant::now(), false);
+                }
+            }
+            Outcome::Stale => self.stale.push(id),
+            Outcome::Failed(why) => self.failed(id, why),
+            Outcome::Unchanged => self.look_later(id),
+            Outcome::Applied(applied) => {
+                if let Some(space) = self.register.space_mut(id) {
+                    space.cookie = visited.cookie;
+                    match visited.pod {
+                        Ok(pod) => space.pod = Some(pod),
+                        Err(why) => {
+                            space.unnamed = Some(why);
+                            self.naming.want();
+                        }
+                    }
+                }
+                self.applied(id, applied);
+            }
+        }
+    }
+
+    fn failed(&mut self, id: NsId, why: String) {
+        let again = self.retry(id);
+        let Some(space) = self.register.space_mut(id) else { return };
+        let keys = space.last.take().map_or_else(|| [].into(), |last| last.keys);
+        let detail = Some(why);
+        if space.failures == 1 {
+            let path = space.paths.first().map(|path| shown(path));
+            warn!(pod = named(space.pod.as_ref(), id), path, reason = detail, "pod not tuned");
+        }
+        space.last = Some(Last { state: PodState::Failed, detail, keys });
+        self.register.look_again(id, again, Purpose::Apply);
+        self.publish_space(id);
+    }
+
+    /// When to try again what did not work out, counting how often it did not.
+    fn retry(&mut self, id: NsId) -> Instant {
+        let longest = self.config.pod_namespaces.sweep;
+        let Some(space) = self.register.space_mut(id) else { return Instant::now() };
+        let wait = FIRST_RETRY.saturating_mul(1 << space.failures.min(20));
+        space.failures += 1;
+        Instant::now() + wait.min(longest)
+    }
+
+    fn applied(&mut self, id: NsId, applied: Applied) {
+        let mut applied = applied;
+        self.note_running(id, &mut applied);
+        let keys = self.shared(applied.keys);
+        let has_results = self.register.space(id).is_some_and(|space| {
+            space.pod.is_none() && !self.sources.results(&space.paths).is_empty()
+        });
+        let Some(space) = self.register.space_mut(id) else { return };
+        let now = Instant::now();
+        let first = space.last.as_ref().is_none_or(|last| last.state == PodState::Failed);
+        let state = state_of(&keys);
+        let before = space.last.replace(Last { state, detail: applied.ledger, keys: keys.clone() });
+        let drifted = applied.drift + drift(before.as_ref(), &keys);
+        let late = space.late && !applied.known;
+        if first {
+            space.late = late;
+        }
+        let since_namespace = now.saturating_duration_since(space.appeared);
+        let since_identity = space.named_at.filter(|_| space.is_named());
+        let since_identity = since_identity.map(|at| now.saturating_duration_since(at));
+        if since_identity.is_some() {
+            space.named_at = None;
+        }
+        let timely = !space.late;
+        let named = named(space.pod.as_ref(), id);
+        self.context.node.update(|node| {
+            let Some(pods) = &mut node.pods else { return };
+            pods.drift += drifted;
+            if first && late && applied.set > 0 {
+                pods.late += 1;
+            }
+            if first && timely && !applied.known {
+                pods.since_namespace.observe(since_namespace);
+            }
+            if let (true, Some(took)) = (timely, since_identity) {
+                pods.since_identity.observe(took);
+            }
+        });
+        say(&named, before.as_ref(), &keys, applied.set, late && first);
+        if has_results {
+            // The CNI plugin may not be done with the addresses.
+            let again = self.retry(id);
+            self.register.look_again(id, again, Purpose::Apply);
+        } else {
+            if let Some(space) = self.register.space_mut(id) {
+                space.failures = 0;
+            }
+            self.look_later(id);
+        }
+        if let Some(space) = self.register.space(id).filter(|space| space.is_named()) {
+            self.sources.forget_results(&space.paths);
+        }
+        self.publish_space(id);
+    }
+
+    fn look_later(&mut self, id: NsId) {
+        let Some(space) = self.register.space(id) else { return };
+        let now = Instant::now();
+        let settled = space.appeared + SETTLED_AFTER;
+        let sweep = now + self.config.pod_namespaces.sweep;
+        let next = if settled > now { settled.min(sweep) } else { sweep };
+        self.register.look_again(id, next, Purpose::Sweep);
+    }
+
+    /// Notes which values programs that listen already do not have.
+    fn note_running(&self, id: NsId, applied: &mut Applied) {
+        let Some(space) = self.register.space(id) else { return };
+        let before = space.last.as_ref().filter(|last| last.state != PodState::Failed);
+        // A pod's first process comes after its CNI result.
+        let runs = before.map_or(space.late && !applied.known, |_| space.named_at.is_none());
+        for key in applied.keys.iter_mut().filter(|key| in_force(key)) {
+            let known = before.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
+            let same = known.is_some_and(|known| known.value == key.value);
+            let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
+            let changed = runs && !same && applied.set > 0;
+            let listens = Key::parse(&key.key).ok().and_then(|key| catalogue::lookup(&key));
+            if (changed || same && noted) && listens.is_some_and(|entry| entry.has("listen")) {
+                key.detail.get_or_insert_with(|| RESTART.to_owned());
+            }
+        }
+    }
+
+    /// The same keys, from an earlier pod if one had them.
+    fn shared(&mut self, keys: Vec<PodKey>) -> std::sync::Arc<[PodKey]> {
+        if let Some(known) = self.outcomes.iter().position(|known| **known == *keys)
+            && let Some(known) = self.outcomes.remove(known)
+        {
+            self.outcomes.push_front(known.clone());
+            return known;
+        }
+        let keys: std::sync::Arc<[PodKey]> = keys.into();
+        self.outcomes.push_front(keys.clone());
+        self.outcomes.truncate(OUTCOMES);
+        keys
+    }
+
+    /// Removes ledgers of namespaces that went away while nobody looked.
+    pub(super) fn tidy(&mut self) {
+        if std::mem::replace(&mut self.tidied, true) || self.sources.troubles().next().is_some() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.plan.ledgers) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let kept = self.register.spaces().any(|(id, space)| {
+                let ledger = self.plan.ledger(id.ino, space.cookie);
+                let unknown = space.cookie.is_none()
+                    && name.to_string_lossy().starts_with(&format!("{}-", id.ino));
+                unknown || ledger.file_name() == Some(&name)
+            });
+            if !kept {
+                let _ = state_dir::remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// Forgets the originals of a namespace that is gone.
+pub(super) fn remove_ledger(plan: &Plan, id: NsId, cookie: Option<u64>) {
+    let path = plan.ledger(id.ino, cookie);
+    match state_dir::remove(&path) {
+        Err(error) if error.errno != Errno::ENOENT => warn!(reason = %error, "ledger"),
+        _ => {}
+    }
+}
+
+fn state_of(keys: &[PodKey]) -> PodState {
+    let failed = |key: &PodKey| matches!(key.state, State::Denied | State::Rejected);
+    if keys.is_empty() {
+        PodState::Unmatched
+    } else if keys.iter().any(failed) {
+        PodState::Failed
+    } else {
+        PodState::Tuned
+    }
+}
+
+fn in_force(key: &PodKey) -> bool {
+    matches!(key.state, State::InSync | State::Normalized)
+}
+
+/// How many values were in force and have been changed to something that is kept.
+fn drift(before: Option<&Last>, now: &[PodKey]) -> u64 {
+    let before = before.map(|last| &*last.keys).unwrap_or_default();
+    let drifted = now.iter().filter(|key| {
+        key.state == State::Yielded
+            && before
+                .iter()
+                .any(|known| known.key == key.key && known.policy == key.policy && in_force(known))
+    });
+    drifted.count() as u64
+}
+
+fn say(pod: &str, before: Option<&Last>, keys: &[PodKey], set: u64, late: bool) {
+    if set > 0 {
+        info!(pod, set, keys = keys.len(), late, "pod tuned");
+    }
+    for key in keys {
+        let known = before.and_then(|last| last.keys.iter().find(|known| known.key == key.key));
+        if known.is_some_and(|known| known.state == key.state) {
+            continue;
+        }
+        let (name, value, want) = (&key.key, key.value.as_deref(), &key.want);
+        let (state, reason) = (key.state.label(), key.detail.as_deref());
+        match key.state {
+            State::InSync | State::Normalized | State::Pending | State::Observed => {}
+            State::Yielded => info!(pod, key = name, state, value, want, reason, "left alone"),
+            _ => warn!(pod, key = name, state, value, want, reason, "not as wanted"),
+        }
+    }
+}

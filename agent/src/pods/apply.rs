@@ -1,0 +1,204 @@
+//! Applying pod policies in one namespace, on a thread that is in it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::fresh::{Fresh, copies};
+use super::policy::{PodPolicy, wanted};
+use super::state::{Identity, PodKey};
+use crate::kernel::netns::{Netns, NetnsError};
+use crate::kernel::sysctl_file::SysctlTree;
+use crate::sysctl::engine::Engine;
+use crate::sysctl::key::Key;
+use crate::sysctl::ledger::Ledger;
+use crate::sysctl::place::{Net, Place};
+use crate::sysctl::policy::{OnConflict, Policy};
+use crate::sysctl::state::{KeyStatus, State};
+
+/// What is the same for all namespaces until the configuration changes.
+pub struct Plan {
+    /// The configuration's pod policies.
+    pub policies: Vec<PodPolicy>,
+    /// Never writes.
+    pub observe: bool,
+    /// The keys' files.
+    pub tree: Arc<SysctlTree>,
+    /// Where the ledgers are, one for each namespace.
+    pub ledgers: PathBuf,
+    /// This boot.
+    pub boot: String,
+    /// The kernel's version.
+    pub kernel: (u32, u32),
+}
+
+impl Plan {
+    /// Every key that some policy names.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        let named = self.policies.iter().flat_map(|policy| policy.policies.keys());
+        let mut keys: Vec<Key> = named.cloned().collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// The ledger of a namespace.
+    #[must_use]
+    pub fn ledger(&self, inode: u64, cookie: Option<u64>) -> PathBuf {
+        self.ledgers.join(format!("{inode}-{}.json", cookie.unwrap_or_default()))
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Every key that a policy wants there.
+    pub keys: Vec<PodKey>,
+    /// Values that were put in force.
+    pub set: u64,
+    /// Whether the ledger knew the namespace: it was tuned before.
+    pub known: bool,
+    /// Values that another writer had changed, and that were put back.
+    pub drift: u64,
+    /// What is wrong with the ledger, if anything.
+    pub ledger: Option<String>,
+}
+
+/// Why nothing was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A value looks as if somebody had set it, but what new namespaces have may have changed since
+    /// it was looked at: look again, then apply again.
+    #[error("what new namespaces have is not known well enough")]
+    Stale,
+    /// The namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+}
+
+/// What is wanted for a key, and by which policy.
+type Wanted<'p> = BTreeMap<&'p Key, (usize, &'p Policy)>;
+
+/// Applies what is wanted for a pod in the calling thread's namespace.
+///
+/// A value that neither a new namespace has nor the agent wrote was set by somebody on purpose: it
+/// is kept unless the policy says `enforce`. So is a value that was changed after the agent wrote
+/// it. `sure`: what new namespaces have was looked at after this was asked for.
+pub fn apply(
+    plan: &Plan,
+    pod: Option<&Identity>,
+    fresh: &Fresh,
+    ledger: PathBuf,
+    sure: bool,
+) -> Result<Applied, ApplyError> {
+    let wanted = wanted(&plan.policies, pod);
+    let (ledger, notice) = Ledger::at(ledger, &plan.boot);
+    if wanted.is_empty() && ledger.is_empty() {
+        return Ok(Applied {
+            ledger: notice.map(|notice| notice.to_string()),
+            ..Applied::default()
+        });
+    }
+    let known = !ledger.is_empty();
+    let place = Place { net: Net::Given, ipc: false, pid: false, uts: false, kernel: plan.kernel };
+    let mut engine =
+        Engine::new(place, plan.tree.clone(), Netns::Own, plan.observe, ledger).quietly();
+    if let Some(notice) = &notice {
+        engine.ledger_trouble(notice);
+    }
+    let mut writable = to_write(&wanted, fresh);
+    engine.configure(writable.clone(), Vec::new());
+    let now = Instant::now();
+    let mut kept = BTreeMap::new();
+    for change in engine.preview(now)? {
+        let by = wanted.get(&change.key).map(|(_, policy)| policy.on_conflict);
+        let Some(status) = engine.status_of(&change.key).filter(|_| by == Some(OnConflict::Yield))
+        else {
+            continue;
+        };
+        match provenance(&engine, fresh, &change.key, &status) {
+            Provenance::OursOrNobodys => {}
+            Provenance::Unsure if !sure => return Err(ApplyError::Stale),
+            Provenance::Unsure | Provenance::Somebodys => {
+                writable.remove(&change.key);
+                kept.insert(change.key, status);
+            }
+        }
+    }
+    if !kept.is_empty() {
+        engine.configure(writable.clone(), Vec::new());
+    }
+    let gone = |key: &Key| !kept.contains_key(key) && !may_write(&wanted, key);
+    if !plan.observe && engine.ledger().iter().any(|(key, _)| gone(&key)) {
+        engine.restore(gone)?;
+    }
+    engine.pass(now)?;
+    let mut keys = Vec::with_capacity(wanted.len());
+    for (key, (index, policy)) in &wanted {
+        let name = plan.policies.get(*index).map(|policy| policy.name.as_str());
+        let status = engine.status_of(key);
+        let (state, detail, status) = match (kept.remove(*key), fresh.ineligible(key), status) {
+            (Some(status), ..) => (State::Yielded, Some(kept_because(fresh, key)), Some(status)),
+            (_, Some(why), _) => (State::Unsupported, Some(why.to_owned()), None),
+            (.., Some(status)) => (status.state, status.detail.clone(), Some(status)),
+            (.., None) => (State::Pending, None, None),
+        };
+        keys.push(PodKey {
+            key: key.as_str().to_owned(),
+            policy: name.unwrap_or_default().to_owned(),
+            want: policy.want.to_string(),
+            state,
+            in_sync: status.as_ref().is_some_and(|status| status.in_sync),
+            value: status.and_then(|status| status.actual),
+            detail,
+        });
+    }
+    let ledger = engine.ledger_notice().map(str::to_owned);
+    let counters = engine.counters();
+    Ok(Applied { keys, set: counters.ok, known, drift: counters.drift, ledger })
+}
+
+/// What the engine is to keep: it puts right what it is given, so only what may be written.
+fn to_write(wanted: &Wanted<'_>, fresh: &Fresh) -> BTreeMap<Key, Policy> {
+    let eligible = wanted.iter().filter(|(key, _)| fresh.ineligible(key).is_none());
+    let policy = |policy: &Policy| match policy.on_conflict {
+        OnConflict::Report => policy.clone(),
+        _ => Policy { on_conflict: OnConflict::Enforce, ..policy.clone() },
+    };
+    eligible.map(|(key, (_, wanted))| ((*key).clone(), policy(wanted))).collect()
+}
+
+fn may_write(wanted: &Wanted<'_>, key: &Key) -> bool {
+    wanted.get(key).is_some_and(|(_, policy)| policy.on_conflict != OnConflict::Report)
+}
+
+/// Whose a value is that is not as wanted.
+enum Provenance {
+    OursOrNobodys,
+    Somebodys,
+    /// Somebody's, unless what new namespaces have has changed.
+    Unsure,
+}
+
+fn provenance(engine: &Engine, fresh: &Fresh, key: &Key, status: &KeyStatus) -> Provenance {
+    let shown = status.actual.as_deref().unwrap_or_default();
+    match engine.ledger().get(key).filter(|record| record.sibling_of.is_none()) {
+        Some(record) if record.is_ours(key, shown) => Provenance::OursOrNobodys,
+        // It was ours, and somebody changed it since, be it to what a new namespace has.
+        Some(record) if record.stored.is_some() => Provenance::Somebodys,
+        // Not on record, or the agent died before it wrote.
+        _ if fresh.has(key, shown) => Provenance::OursOrNobodys,
+        _ if copies(key) => Provenance::Unsure,
+        _ => Provenance::Somebodys,
+    }
+}
+
+fn kept_because(fresh: &Fresh, key: &Key) -> String {
+    let fresh = fresh.value(key).unwrap_or("another value");
+    format!(
+        "kept: somebody set it on purpose, as a new namespace has {fresh}; onConflict: enforce would \
+         overwrite it"
+    )
+}
