@@ -50,7 +50,7 @@ fn the_first_process_of_every_pod_has_the_values_and_every_pod_its_name() {
         let namespace = ["default", "web-1"][number % 2];
         let spec = PodSpec::new(namespace, &format!("pod-{number}"));
         // A third asks for something itself: containerd sets that after the agent was there.
-        let own = number % 3 == 0;
+        let own = number.is_multiple_of(3);
         let spec = if own { spec.sysctl("net.core.somaxconn", "777") } else { spec };
         let pod = runtime.run_pod(spec);
         let printed = pod.run(&["print", "net/core/somaxconn", PORTS]);
@@ -79,7 +79,11 @@ fn the_first_process_of_every_pod_has_the_values_and_every_pod_its_name() {
         assert_eq!(key(&shown, "net.ipv4.ip_local_port_range")["policy"], "all");
     }
     assert_eq!(runtime.node().network().read("net/core/somaxconn"), "4096");
-    pods.into_iter().for_each(|(pod, ..)| pod.delete());
+    std::thread::scope(|scope| {
+        for (pod, ..) in pods {
+            scope.spawn(|| pod.delete());
+        }
+    });
     agent.wait_until("rid of them", |agent| {
         agent.status()["pods"]["namespaces"].as_array().is_none_or(Vec::is_empty)
     });

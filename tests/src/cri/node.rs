@@ -90,6 +90,11 @@ fn mount(shared: &Path) {
     let directory = File::open(shared).unwrap();
     Mount::file_system("tmpfs", "/run", "mode=755").share();
     Mount::file_system("tmpfs", "/var/lib", "mode=755").share();
+    // As a `hostPath` of type DirectoryOrCreate makes them. Otherwise the first pod does, which an
+    // agent may notice too late for that one.
+    for directory in ["/run/netns", "/var/lib/cni/results"] {
+        fs::create_dir_all(directory).unwrap();
+    }
     fs::create_dir_all(shared).unwrap();
     // By its descriptor, because its path leads to the new one.
     Mount::bind(format!("/proc/self/fd/{}", directory.as_raw_fd()), shared).share();
