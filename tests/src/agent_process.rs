@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Namespace;
+use crate::cri::Node;
 
 /// Far above what anything here takes: only what will never come is given up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -105,32 +106,53 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
 #[derive(Debug)]
 pub struct Home<'a> {
     directory: tempfile::TempDir,
-    namespace: Option<&'a Namespace>,
+    place: Place<'a>,
     address: SocketAddr,
+}
+
+/// Where a home's programs run.
+#[derive(Clone, Copy, Debug)]
+enum Place<'a> {
+    Host,
+    Namespace(&'a Namespace),
+    Node(&'a Node),
+}
+
+impl Place<'_> {
+    fn enter<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        match self {
+            Self::Host => work(),
+            Self::Namespace(namespace) => namespace.run(work),
+            Self::Node(node) => node.enter(work),
+        }
+    }
 }
 
 impl<'a> Home<'a> {
     /// One whose programs run in the host's network namespace.
     #[must_use]
     pub fn new() -> Self {
-        Self::at(None)
+        Self::at(Place::Host)
     }
 
     /// One whose programs run in this network namespace, where `lo` is brought up.
     #[must_use]
     pub fn inside(namespace: &'a Namespace) -> Self {
         namespace.ip(["link", "set", "lo", "up"]);
-        Self::at(Some(namespace))
+        Self::at(Place::Namespace(namespace))
     }
 
-    fn at(namespace: Option<&'a Namespace>) -> Self {
+    /// One whose programs run on this node.
+    #[must_use]
+    pub fn on(node: &'a Node) -> Self {
+        Self::at(Place::Node(node))
+    }
+
+    fn at(place: Place<'a>) -> Self {
         let directory = tempfile::Builder::new().prefix("headroom-test-").tempdir().unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let address = match namespace {
-            Some(namespace) => namespace.run(free),
-            None => free(),
-        };
-        Self { directory, namespace, address }
+        let address = place.enter(free);
+        Self { directory, place, address }
     }
 
     /// A path in the home.
@@ -210,12 +232,9 @@ impl<'a> Home<'a> {
         command
     }
 
-    /// Runs `work` in the home's network namespace. What is started there stays there.
+    /// Runs `work` where the home's programs run. What is started there stays there.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match self.namespace {
-            Some(namespace) => namespace.run(work),
-            None => work(),
-        }
+        self.place.enter(work)
     }
 
     /// Runs one command to its end.

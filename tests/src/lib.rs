@@ -15,12 +15,14 @@
 //!   machine, so whoever has the [`HostLock`] is alone: among threads, test binaries and runs.
 //! - Without root a test fails and says so; `HEADROOM_SKIP_ROOT_TESTS=1` makes it return early.
 //! - What a killed run left behind is removed by the next test of any run.
+//! - Real pods are made with [`cri::Containerd`].
 //! - `HEADROOM_KEEP_NAMESPACES=1` leaves a failed test's namespaces for looking at them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 pub mod agent_process;
 pub mod conformance;
+pub mod cri;
 pub mod fuzz_targets;
 mod support;
 

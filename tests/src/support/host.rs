@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::command::try_ip;
 use super::sysctl;
+use crate::cri::cgroups;
 
 /// What everything made here is called: `hrtest-<pid>-<n>`.
 const PREFIX: &str = "hrtest-";
@@ -75,8 +76,10 @@ impl HostLock {
             let _ = try_ip(["netns", "delete", &name]);
         }
         for name in names(DIRECTORY) {
-            super::pods::unmount_leftovers(&Path::new(DIRECTORY).join(&name));
-            let _ = fs::remove_dir_all(Path::new(DIRECTORY).join(name));
+            let directory = Path::new(DIRECTORY).join(name);
+            super::pods::unmount_leftovers(&directory);
+            cgroups::remove_remembered(&directory);
+            let _ = fs::remove_dir_all(directory);
         }
     }
 }

@@ -40,6 +40,13 @@ impl Mount {
         Self(target.as_ref().to_owned())
     }
 
+    /// Keeps it for as long as the mount namespace lives, and what is mounted below it is seen in
+    /// copies of the namespace that are made from now on.
+    pub fn share(self) {
+        Self::call(None, &self.0, None, libc::MS_SHARED, None).unwrap();
+        std::mem::forget(self);
+    }
+
     /// Makes this mount read-only, or not.
     pub fn set_read_only(&self, read_only: bool) {
         let flag = if read_only { libc::MS_RDONLY } else { 0 };
