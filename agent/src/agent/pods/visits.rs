@@ -13,7 +13,7 @@ use crate::pods::apply::{Applied, Plan};
 use crate::pods::register::{Last, Purpose};
 use crate::pods::state::{PodKey, PodState};
 use crate::pods::visit::{Outcome, Visit, Visited, named};
-use crate::sysctl::catalogue;
+use crate::sysctl::effect::takes_effect;
 use crate::sysctl::key::Key;
 use crate::sysctl::state::State;
 
@@ -26,8 +26,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// Sweeps take this part of the time at the most.
 const SWEEP_SHARE: u32 = 2000;
-/// Of keys that programs take over when they open their socket.
-const RESTART: &str = "programs that opened their sockets before keep the old value: restart them";
+/// Of keys that programs take over once.
+const RESTART: &str = "what runs in the pod since before keeps the old value: restart it";
 /// Outcomes that are remembered to be shared.
 const OUTCOMES: usize = 16;
 
@@ -209,8 +209,8 @@ impl Run {
             let same = known.is_some_and(|known| known.value == key.value);
             let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
             let changed = runs && !same && applied.set > 0;
-            let listens = Key::parse(&key.key).ok().and_then(|key| catalogue::lookup(&key));
-            if (changed || same && noted) && listens.is_some_and(|entry| entry.has("listen")) {
+            let effect = Key::parse(&key.key).ok().and_then(|key| takes_effect(&key));
+            if (changed || same && noted) && effect.is_some_and(|effect| effect.restart) {
                 key.detail.get_or_insert_with(|| RESTART.to_owned());
             }
         }
