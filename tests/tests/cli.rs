@@ -398,6 +398,10 @@ fn explain_knows_keys_and_tells_what_is_none() {
     home.configure("sysctls: { net.core.somaxconn: { min: 5 } }\n");
     for (key, code, part) in [
         ("net.core.somaxconn", 0, "accept queue"),
+        ("net.core.somaxconn", 0, "a policy under `pods`"),
+        ("net.core.somaxconn", 0, "read when a program calls listen()"),
+        ("net.core.rmem_max", 0, "cannot be set for a pod"),
+        ("net.ipv4.tcp_rmem", 0, "reaches pods created after it"),
         ("net/core/somaxconn", 0, "accept queue"),
         ("/proc/sys/net/core/somaxconn", 0, ">= 5"),
         ("net.core.somaxcon", 0, "did you mean net.core.somaxconn"),
@@ -415,6 +419,26 @@ fn explain_knows_keys_and_tells_what_is_none() {
         let clean = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n');
         assert!(clean(&done.stderr) && done.stderr.lines().count() == 1, "{key:?}: {done:?}");
     }
+}
+
+#[test]
+fn status_says_which_keys_of_the_host_do_not_reach_pods() {
+    let home = Home::new();
+    home.configure(
+        "hostNetns: current\nmode: observe\nprofiles: []\nsysctls: { net.core.somaxconn: { min: 5 }, \
+         net.ipv4.tcp_rmem: { min: \"_ _ 5\" }, net.ipv6.conf.all.forwarding: 0 }\n",
+    );
+    let status = home.run(["status"]).stdout;
+    let said: Vec<&str> = status.lines().filter(|line| line.contains("pods have")).collect();
+    assert_eq!(said, ["! net.core.somaxconn: pods have their own: add a pods policy"]);
+    let keys = home.run(["status", "-o", "json"]).json()["keys"].clone();
+    let gets = |name: &str| {
+        let key = keys.as_array().unwrap().iter().find(|key| key["key"] == name).unwrap();
+        key["pods"].as_str().map(str::to_owned)
+    };
+    assert_eq!(gets("net.core.somaxconn").as_deref(), Some("own"));
+    assert_eq!(gets("net.ipv4.tcp_rmem").as_deref(), Some("copied"));
+    assert_eq!(gets("net.ipv6.conf.all.forwarding").as_deref(), Some("own"));
 }
 
 #[test]

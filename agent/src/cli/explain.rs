@@ -159,7 +159,8 @@ pub fn run(name: &str, common: &Common) -> Exit {
         schema: "headroom.explain/v1",
         measured,
         pods,
-        takes_effect: takes_effect(&key),
+        // The example of a pattern is `default`, of which more holds.
+        takes_effect: takes_effect(&key).filter(|_| is_key),
         pod_policies: pods::naming(&loaded.config.pods, &subject),
         last_write,
         usual_writers: writers::usual(&key)

@@ -65,8 +65,8 @@ pub fn takes_effect(key: &Key) -> Option<Effect> {
         let words = match key.as_str().starts_with("net.ipv6.conf.") {
             true => "taken over by an interface when it is created: those that exist keep theirs",
             false => {
-                "taken over by an interface when it is created, and by those that exist where nobody \
-                 has set the value"
+                "taken over by an interface when it is created, and by those of the same namespace that \
+                 exist, where nobody has set the value"
             }
         };
         return Some(Effect { read_at: Moment::Interface, partly: false, restart: false, words });

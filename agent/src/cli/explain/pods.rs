@@ -136,7 +136,9 @@ mod tests {
                 "2000 in every pod (pods policy all, configuration line 3)",
             ]
         );
-        let [one] = &named("net.ipv4.conf.*.rp_filter")[..] else { panic!("one policy") };
+        let of_pattern = named("net.ipv4.conf.*.rp_filter");
+        let one = of_pattern.first().unwrap();
+        assert_eq!(of_pattern.len(), 1);
         assert!(one.contains("labels a=b") && !one.contains('\x1b'), "{one}");
         assert!(named("net.core.rmem_max").is_empty());
     }
