@@ -186,6 +186,31 @@ fn what_somebody_set_on_purpose_is_kept_unless_the_policy_enforces() {
 }
 
 #[test]
+fn the_first_pod_of_a_node_finds_its_directory_watched() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let mut pods = Pods::new(&host);
+    let home = Home::inside(&netns);
+    home.configure(&(pods.configuration() + EVERY_POD));
+    fs::remove_dir(pods.netns()).unwrap();
+    fs::remove_dir(pods.cache()).unwrap();
+    let mut agent = home.start();
+    agent.wait_until("said", |agent| {
+        agent.status()["notices"].to_string().contains("does not exist")
+    });
+    fs::create_dir_all(pods.netns()).unwrap();
+    fs::create_dir_all(pods.cache()).unwrap();
+    pods.create("a");
+    wait_for_state(&mut agent, &pods, "a", "tuned");
+    pods.connect("a", ADDRESS);
+    pods.result("a", WEB, ADDRESS);
+    agent.wait_until("named", |agent| shown(agent, &pods, "a")["pod"]["name"] == WEB.name);
+    agent.wait_until("cleared", |agent| {
+        !agent.status()["notices"].to_string().contains("does not exist")
+    });
+}
+
+#[test]
 fn fault_24_what_is_no_pods_namespace_is_left_alone() {
     let Some(host) = root_or_skip() else { return };
     let netns = Namespace::new(&host);

@@ -23,7 +23,7 @@ pub struct Inotify(Arc<Shared>);
 
 struct Shared {
     instance: Arc<Instance>,
-    owners: Arc<Mutex<HashMap<WatchDescriptor, Arc<Mailbox>>>>,
+    owners: Arc<Owners>,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -62,6 +62,10 @@ struct Mailbox {
     names: bool,
 }
 
+/// `IN_MASK_ADD` (`inotify(7)`), which nix does not name: a second watch of an inode adds to the
+/// first.
+const ADD: Mask = Mask::from_bits_retain(nix::libc::IN_MASK_ADD);
+
 /// Names that wait to be looked at. Beyond them the directory is read anew.
 const MOST_NAMES: usize = 4096;
 
@@ -85,7 +89,7 @@ impl Inotify {
         let instance =
             Instance::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(fail)?;
         let instance = Arc::new(instance);
-        let owners = Arc::<Mutex<HashMap<_, _>>>::default();
+        let owners = Arc::<Owners>::default();
         let descriptor =
             readable(instance.as_fd()).map_err(|error| fail(super::errno::of_io(&error)))?;
         let reader = tokio::spawn(read(descriptor, instance.clone(), owners.clone()));
@@ -113,34 +117,46 @@ impl Drop for Shared {
 }
 
 impl Subscription {
-    /// Watches a path. A second watch of the same inode replaces the first, whoever had it.
+    /// Watches a path. The kernel has one watch for each inode: who watches it too is told of what
+    /// others want to know as well.
     pub fn watch(&self, path: &Path, what: Mask) -> Result<WatchId, FileError> {
         // Held over the call: the reader must not see an event before its owner is known.
         let mut owners = lock(&self.shared.owners);
-        let watch = self.shared.instance.add_watch(path, what).map_err(|errno| {
+        let watch = self.shared.instance.add_watch(path, what | ADD).map_err(|errno| {
             FileError::new(Access::Open, path, errno).meaning(match errno {
                 Errno::ENOSPC => "no inotify watch is left: raise fs.inotify.max_user_watches",
                 errno => errno.desc(),
             })
         })?;
-        owners.insert(watch, self.mailbox.clone());
+        let owners = owners.entry(watch).or_default();
+        if !owners.iter().any(|owner| Arc::ptr_eq(owner, &self.mailbox)) {
+            owners.push(self.mailbox.clone());
+        }
         Ok(WatchId(watch.as_raw()))
     }
 
     /// Ends a watch. One that ended by itself is no error.
     pub fn forget(&self, watch: WatchId) {
         let mut owners = lock(&self.shared.owners);
-        let mine = |(known, owner): &(&WatchDescriptor, &Arc<Mailbox>)| {
-            known.as_raw() == watch.0 && Arc::ptr_eq(owner, &self.mailbox)
-        };
-        if let Some(descriptor) = owners.iter().find(mine).map(|(known, _)| *known) {
-            owners.remove(&descriptor);
-            let _ = self.shared.instance.rm_watch(descriptor);
+        let known = owners.keys().find(|known| known.as_raw() == watch.0).copied();
+        if let Some(descriptor) = known {
+            self.leave(&mut owners, descriptor);
         }
         let mut touched = lock(&self.mailbox.touched);
         touched.watches.remove(&watch);
         touched.ended.remove(&watch);
         touched.names.retain(|(of, _), _| *of != watch);
+    }
+
+    /// The watch ends with its last owner.
+    fn leave(&self, all: &mut HashMap<WatchDescriptor, Vec<Arc<Mailbox>>>, watch: WatchDescriptor) {
+        let Some(owners) = all.get_mut(&watch) else { return };
+        let before = owners.len();
+        owners.retain(|owner| !Arc::ptr_eq(owner, &self.mailbox));
+        if owners.is_empty() && before > 0 {
+            all.remove(&watch);
+            let _ = self.shared.instance.rm_watch(watch);
+        }
     }
 
     /// What happened since the last call; waits until something has.
@@ -164,13 +180,10 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut owners = lock(&self.shared.owners);
-        owners.retain(|watch, owner| {
-            let mine = Arc::ptr_eq(owner, &self.mailbox);
-            if mine {
-                let _ = self.shared.instance.rm_watch(*watch);
-            }
-            !mine
-        });
+        let all: Vec<WatchDescriptor> = owners.keys().copied().collect();
+        for watch in all {
+            self.leave(&mut owners, watch);
+        }
     }
 }
 
@@ -182,7 +195,7 @@ pub(super) fn readable(descriptor: BorrowedFd<'_>) -> std::io::Result<AsyncFd<Ow
     unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }.map_err(Into::into)
 }
 
-type Owners = Mutex<HashMap<WatchDescriptor, Arc<Mailbox>>>;
+type Owners = Mutex<HashMap<WatchDescriptor, Vec<Arc<Mailbox>>>>;
 
 /// Hands on what the kernel says. Bounded: a mailbox holds each watch once.
 async fn read(descriptor: AsyncFd<OwnedFd>, instance: Arc<Instance>, owners: Arc<Owners>) {
@@ -191,7 +204,7 @@ async fn read(descriptor: AsyncFd<OwnedFd>, instance: Arc<Instance>, owners: Arc
             Ok(events) => {
                 let mut owners = lock(&owners);
                 for event in events {
-                    deliver(&mut owners, event.wd, event.mask, event.name);
+                    deliver(&mut owners, event.wd, event.mask, event.name.as_ref());
                 }
             }
             Err(Errno::EINTR) => {}
@@ -201,32 +214,35 @@ async fn read(descriptor: AsyncFd<OwnedFd>, instance: Arc<Instance>, owners: Arc
 }
 
 fn deliver(
-    owners: &mut HashMap<WatchDescriptor, Arc<Mailbox>>,
+    owners: &mut HashMap<WatchDescriptor, Vec<Arc<Mailbox>>>,
     watch: WatchDescriptor,
     mask: Mask,
-    name: Option<OsString>,
+    name: Option<&OsString>,
 ) {
     if mask.contains(Mask::IN_Q_OVERFLOW) {
-        for owner in owners.values() {
+        for owner in owners.values().flatten() {
             lock(&owner.touched).overflow = true;
             owner.arrived.notify_one();
         }
         return;
     }
-    // One that was forgotten while its event was on its way.
-    let Some(owner) = owners.get(&watch).cloned() else { return };
-    let id = WatchId(watch.as_raw());
-    let mut touched = lock(&owner.touched);
-    touched.watches.insert(id);
-    if let Some(name) = name.filter(|_| owner.names) {
-        touched.name(id, name, mask);
+    // None of one that was forgotten while its event was on its way.
+    for owner in owners.get(&watch).into_iter().flatten() {
+        let id = WatchId(watch.as_raw());
+        let mut touched = lock(&owner.touched);
+        touched.watches.insert(id);
+        if let Some(name) = name.filter(|_| owner.names) {
+            touched.name(id, name.clone(), mask);
+        }
+        if mask.contains(Mask::IN_IGNORED) {
+            touched.ended.insert(id);
+        }
+        drop(touched);
+        owner.arrived.notify_one();
     }
     if mask.contains(Mask::IN_IGNORED) {
-        touched.ended.insert(id);
         owners.remove(&watch);
     }
-    drop(touched);
-    owner.arrived.notify_one();
 }
 
 /// Every value behind these locks is written whole.
@@ -252,6 +268,23 @@ mod tests {
         while !seen.contains(Mask::IN_CREATE | Mask::IN_DELETE) {
             seen |= names.next().await.names[&(watch, "a".into())];
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_two_watch_is_watched_until_the_last_forgets_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let inotify = Inotify::new().unwrap();
+        let (first, second) = (inotify.subscribe(), inotify.subscribe());
+        let watch = first.watch(directory.path(), Mask::IN_CREATE).unwrap();
+        assert_eq!(second.watch(directory.path(), Mask::IN_DELETE).unwrap(), watch);
+        std::fs::write(directory.path().join("a"), "").unwrap();
+        assert_eq!(first.next().await.watches, [watch].into());
+        assert_eq!(second.next().await.watches, [watch].into());
+        drop(first);
+        std::fs::remove_file(directory.path().join("a")).unwrap();
+        assert_eq!(second.next().await.watches, [watch].into());
+        second.forget(watch);
+        assert!(lock(&inotify.0.owners).is_empty());
     }
 
     #[test]

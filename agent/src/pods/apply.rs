@@ -1,7 +1,7 @@
 //! Applying pod policies in one namespace, on a thread that is in it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +16,9 @@ use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
 use crate::sysctl::policy::{OnConflict, Policy};
 use crate::sysctl::state::{KeyStatus, State};
+
+/// How often a namespace is judged again because another writer came in between.
+const ATTEMPTS: usize = 3;
 
 /// What is the same for all namespaces until the configuration changes.
 pub struct Plan {
@@ -73,6 +76,9 @@ pub enum ApplyError {
     /// it was looked at: look again, then apply again.
     #[error("what new namespaces have is not known well enough")]
     Stale,
+    /// Another writer changes its keys all the time.
+    #[error("another writer changed its keys each time they were about to be written")]
+    Overtaken,
     /// The namespace.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -90,16 +96,36 @@ pub fn apply(
     plan: &Plan,
     pod: Option<&Identity>,
     fresh: &Fresh,
-    ledger: PathBuf,
+    ledger: &Path,
     sure: bool,
 ) -> Result<Applied, ApplyError> {
+    let (mut set, mut drift, mut first) = (0, 0, None);
+    // A runtime sets what the pod asks for at the same time: then it is judged again.
+    for _ in 0..ATTEMPTS {
+        let (applied, overtaken) = attempt(plan, pod, fresh, ledger, sure)?;
+        set += applied.set;
+        drift += applied.drift;
+        let known = *first.get_or_insert(applied.known);
+        if !overtaken {
+            return Ok(Applied { set, drift, known, ..applied });
+        }
+    }
+    Err(ApplyError::Overtaken)
+}
+
+/// One time. Whether another writer came in between.
+fn attempt(
+    plan: &Plan,
+    pod: Option<&Identity>,
+    fresh: &Fresh,
+    ledger: &Path,
+    sure: bool,
+) -> Result<(Applied, bool), ApplyError> {
     let wanted = wanted(&plan.policies, pod);
-    let (ledger, notice) = Ledger::at(ledger, &plan.boot);
+    let (ledger, notice) = Ledger::at(ledger.to_owned(), &plan.boot);
     if wanted.is_empty() && ledger.is_empty() {
-        return Ok(Applied {
-            ledger: notice.map(|notice| notice.to_string()),
-            ..Applied::default()
-        });
+        let ledger = notice.map(|notice| notice.to_string());
+        return Ok((Applied { ledger, ..Applied::default() }, false));
     }
     let known = !ledger.is_empty();
     let place = Place { net: Net::Given, ipc: false, pid: false, uts: false, kernel: plan.kernel };
@@ -130,6 +156,7 @@ pub fn apply(
     if !kept.is_empty() {
         engine.configure(writable.clone(), Vec::new());
     }
+    engine.expect(judged(&engine, &wanted, &writable));
     let gone = |key: &Key| !kept.contains_key(key) && !may_write(&wanted, key);
     if !plan.observe && engine.ledger().iter().any(|(key, _)| gone(&key)) {
         engine.restore(gone)?;
@@ -157,7 +184,8 @@ pub fn apply(
     }
     let ledger = engine.ledger_notice().map(str::to_owned);
     let counters = engine.counters();
-    Ok(Applied { keys, set: counters.ok, known, drift: counters.drift, ledger })
+    let applied = Applied { keys, set: counters.ok, known, drift: counters.drift, ledger };
+    Ok((applied, engine.was_overtaken()))
 }
 
 /// What the engine is to keep: it puts right what it is given, so only what may be written.
@@ -168,6 +196,19 @@ fn to_write(wanted: &Wanted<'_>, fresh: &Fresh) -> BTreeMap<Key, Policy> {
         _ => Policy { on_conflict: OnConflict::Enforce, ..policy.clone() },
     };
     eligible.map(|(key, (_, wanted))| ((*key).clone(), policy(wanted))).collect()
+}
+
+/// What the keys had that are to be written only as long as nobody else sets them.
+fn judged(
+    engine: &Engine,
+    wanted: &Wanted<'_>,
+    writable: &BTreeMap<Key, Policy>,
+) -> BTreeMap<Key, Option<String>> {
+    let yields = |key: &&Key| {
+        wanted.get(key).is_some_and(|(_, policy)| policy.on_conflict == OnConflict::Yield)
+    };
+    let shown = |key: &Key| engine.status_of(key).and_then(|status| status.actual);
+    writable.keys().filter(yields).map(|key| (key.clone(), shown(key))).collect()
 }
 
 fn may_write(wanted: &Wanted<'_>, key: &Key) -> bool {

@@ -160,7 +160,7 @@ impl Visit {
             return Outcome::Unchanged;
         }
         let ledger = self.plan.ledger(self.id.ino, cookie);
-        match apply(&self.plan, pod, &self.fresh, ledger, self.sure) {
+        match apply(&self.plan, pod, &self.fresh, &ledger, self.sure) {
             Ok(applied) => Outcome::Applied(applied),
             Err(ApplyError::Stale) => Outcome::Stale,
             Err(error) => Outcome::Failed(error.to_string()),

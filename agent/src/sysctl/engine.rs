@@ -4,24 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::glob::Glob;
 use super::key::Key;
 use super::ledger::{Ledger, Notice};
-use super::managed::{Managed, Seen, WriteResult, show};
+use super::managed::{Managed, Seen};
 use super::marks::Marks;
 use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
 use super::policy::Policy;
-use super::siblings::{
-    changes_others, circumstances, note_along, original_under_switch, reached, read_back,
-};
+use super::siblings::{changes_others, circumstances, note_along, original_under_switch};
 use super::state::KeyStatus;
 use crate::kernel::links;
 use crate::kernel::netns::{Netns, NetnsError};
-use crate::kernel::sysctl_file::{OpenMode, SysctlTree, WriteError};
+use crate::kernel::sysctl_file::{OpenMode, SysctlTree};
 
 /// How many further passes follow the first, for keys that depend on each other in ways that the
 /// order of writes does not know.
@@ -48,7 +46,11 @@ pub struct Engine {
     pub(super) tree: Arc<SysctlTree>,
     pub(super) netns: Netns,
     /// Whether what it sets is worth a line of the log each.
-    quiet: bool,
+    pub(super) quiet: bool,
+    /// Values, as they are shown, that may be overwritten: of these keys no other may.
+    pub(super) expected: BTreeMap<Key, Option<String>>,
+    /// Whether one of them was found to be another by the time of the write.
+    pub(super) overtaken: bool,
     observe: bool,
     /// Keys with a policy of their own, then those that a pattern has found.
     pub(super) keys: Vec<Managed>,
@@ -86,6 +88,8 @@ impl Engine {
             tree: tree.into(),
             netns,
             quiet: false,
+            expected: BTreeMap::new(),
+            overtaken: false,
             observe,
             keys: Vec::new(),
             patterns: Vec::new(),
@@ -106,6 +110,19 @@ impl Engine {
     pub fn quietly(mut self) -> Self {
         self.quiet = true;
         self
+    }
+
+    /// Says which value each of some keys may have for it to be overwritten. Right before the write
+    /// it is looked at again.
+    pub fn expect(&mut self, expected: BTreeMap<Key, Option<String>>) {
+        self.expected = expected;
+        self.overtaken = false;
+    }
+
+    /// Whether another writer changed such a key meanwhile, which was left alone then.
+    #[must_use]
+    pub fn was_overtaken(&self) -> bool {
+        self.overtaken
     }
 
     /// Sets what is wanted. A key of which the same is wanted keeps its history; what the kernel
@@ -282,103 +299,6 @@ impl Engine {
     /// another's. How many were put in force.
     pub fn write(&mut self, changes: Vec<Change>) -> usize {
         self.write_and_look(changes, &self.all())
-    }
-
-    fn write_and_look(&mut self, changes: Vec<Change>, chosen: &Chosen) -> usize {
-        let before = self.counters.ok;
-        let mut along = false;
-        for change in changes {
-            // An earlier write may have changed this key along, as that of conf.default does.
-            if along && self.is_met_by_now(&change) {
-                continue;
-            }
-            along |= changes_others(&change.key);
-            let result = self.write_one(&change);
-            let counter = match result {
-                WriteResult::Ok => &mut self.counters.ok,
-                WriteResult::Rejected => &mut self.counters.rejected,
-                WriteResult::Denied => &mut self.counters.denied,
-                WriteResult::Mismatch => &mut self.counters.mismatch,
-            };
-            *counter += 1;
-        }
-        // A write can change other keys too.
-        self.look(chosen);
-        usize::try_from(self.counters.ok - before).unwrap_or(usize::MAX)
-    }
-
-    /// Whether there is nothing to write any more: what is there is our doing all the same.
-    fn is_met_by_now(&mut self, change: &Change) -> bool {
-        self.look_without_following(&vec![change.index]);
-        let Some(managed) = self.keys.get(change.index) else { return false };
-        let (true, Some(text)) = (managed.met(), managed.text()) else { return false };
-        self.ledger.stored(&change.key, &change.to.to_string(), text, managed.is_rounded());
-        true
-    }
-
-    fn write_one(&mut self, change: &Change) -> WriteResult {
-        let mode = self.mode();
-        let Some(managed) = self.keys.get_mut(change.index) else { return WriteResult::Denied };
-        let Some(file) = &managed.file else { return WriteResult::Denied };
-        let text_before = managed.text().map(str::to_owned);
-        let others = reached(&self.tree, &self.ledger, &change.key);
-        let written = file.write(&change.to.to_string());
-        // Read back whatever the answer was.
-        match managed.look(&self.place, &self.tree, mode, &mut self.buffer) {
-            Seen::Same => {}
-            seen => self.departed.push((change.key.clone(), seen)),
-        }
-        let refused = matches!(written, Err(WriteError::Refused(_)));
-        let fields = change.to.ints().map_or(1, <[i128]>::len);
-        if refused && fields > 1 && managed.text() != text_before.as_deref() {
-            // The kernel applies the fields before the one that it refuses (do_proc_dointvec).
-            if let (Some(file), Some(text)) = (&managed.file, &text_before) {
-                let _ = file.write(text);
-            }
-            managed.look(&self.place, &self.tree, mode, &mut self.buffer);
-        }
-        let (result, trouble) = match written {
-            Ok(()) if managed.took(&change.to) => (WriteResult::Ok, None),
-            Ok(()) => {
-                let around = circumstances(&self.tree, managed);
-                (managed.mismatched(&change.to, around, None), None)
-            }
-            Err(WriteError::Refused(error)) => {
-                let around = circumstances(&self.tree, managed);
-                let trouble = error.to_string();
-                (managed.refused(change.to.clone(), &error, around), Some(trouble))
-            }
-            Err(error @ WriteError::Short { .. }) => {
-                let around = circumstances(&self.tree, managed);
-                let trouble = error.to_string();
-                (managed.mismatched(&change.to, around, Some(trouble.clone())), Some(trouble))
-            }
-        };
-        match managed.text() {
-            Some(text) if !refused || text_before.as_deref() != Some(text) => {
-                let written = change.to.to_string();
-                self.ledger.stored(&change.key, &written, text, managed.is_rounded());
-                read_back(&self.tree, &mut self.ledger, &change.key, others);
-            }
-            _ => {
-                others.iter().for_each(|(key, _)| self.ledger.stayed(key));
-                self.ledger.refused(&change.key);
-            }
-        }
-        let (old, new) = (show(&change.from.to_string()), show(&change.to.to_string()));
-        let why = format!("{} ({})", managed.policy.want, managed.policy.source);
-        if result == WriteResult::Ok {
-            let new = managed.shown().unwrap_or(new);
-            match self.quiet {
-                false => info!(key = %change.key, old, new, why, "set"),
-                true => debug!(key = %change.key, old, new, why, "set"),
-            }
-        } else {
-            let detail = managed.status(false, &self.ledger).detail;
-            let reason = trouble.or(detail);
-            warn!(key = %change.key, old, new, why, reason, "not set");
-        }
-        result
     }
 
     /// The status of every key with a policy of its own, by name, then of every pattern.

@@ -57,6 +57,8 @@ pub enum WriteResult {
     Denied,
     /// Taken, but something else is in force.
     Mismatch,
+    /// Another writer was there first, whose value is not to be overwritten.
+    Overtaken,
 }
 
 /// A key under management.

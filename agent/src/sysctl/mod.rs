@@ -23,3 +23,4 @@ mod siblings;
 pub mod state;
 pub mod value;
 pub mod writers;
+mod writing;

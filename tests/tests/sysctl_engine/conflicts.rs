@@ -111,3 +111,26 @@ fn a_fight_is_over_when_nothing_is_written_any_more() {
     rig.pass();
     assert_eq!(rig.state(SOMAXCONN), State::Observed);
 }
+
+/// Keeping the record takes a while, in which a runtime may set what a pod asks for.
+#[test]
+fn a_value_that_is_not_the_expected_one_by_the_time_of_the_write_is_left_alone() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let state = host.directory();
+    let mut rig = Rig::at(&netns, state.path());
+    rig.want([value(SOMAXCONN, "10000"), value(FIN_TIMEOUT, "20")]);
+    rig.engine.preview(Instant::now()).unwrap();
+    let expected = [(key(SOMAXCONN), Some("4096".into())), (key(FIN_TIMEOUT), Some("60".into()))];
+    rig.engine.expect(expected.into());
+    netns.write(&file(SOMAXCONN), "777");
+    rig.pass();
+    assert_eq!(netns.read(&file(SOMAXCONN)), "777");
+    assert_eq!(netns.read(&file(FIN_TIMEOUT)), "20");
+    assert!(rig.engine.was_overtaken());
+    assert!(rig.engine.ledger().get(&key(SOMAXCONN)).is_none(), "it never was ours");
+    // Once written, only what was written may be overwritten.
+    netns.write(&file(FIN_TIMEOUT), "33");
+    rig.pass();
+    assert_eq!(netns.read(&file(FIN_TIMEOUT)), "33");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,8 @@ use crate::kernel::node_file;
 use crate::pods::cni::{self, CniResult};
 use crate::pods::naming::normalize;
 
-/// A directory that is not there is looked for as often: the first pod of a node makes it, and its
-/// first process begins some 200 ms later.
-const LOOK_FOR: Duration = Duration::from_millis(100);
+/// A directory that is not there is looked for as often, beside the events of the one above it.
+const LOOK_FOR: Duration = Duration::from_secs(1);
 /// Where nothing can be watched, directories are read as often.
 const UNWATCHED: Duration = Duration::from_secs(1);
 /// Names in a directory that are looked at.
@@ -53,6 +52,8 @@ pub struct Sources {
 struct Directory {
     path: PathBuf,
     watch: Option<WatchId>,
+    /// The nearest directory above it that is there, while it is not.
+    above: Option<WatchId>,
     /// Why it is not watched, or was not read.
     trouble: Option<String>,
 }
@@ -60,8 +61,12 @@ struct Directory {
 impl Sources {
     /// Begins to watch.
     pub fn new(inotify: Option<&Inotify>, spec: &PodNamespaces) -> Self {
-        let directory =
-            |path: &PathBuf| Directory { path: path.clone(), watch: None, trouble: None };
+        let directory = |path: &PathBuf| Directory {
+            path: path.clone(),
+            watch: None,
+            above: None,
+            trouble: None,
+        };
         Self {
             subscription: inotify.map(Inotify::subscribe_to_names),
             directories: spec.directories.iter().map(directory).collect(),
@@ -105,7 +110,10 @@ impl Sources {
                 gone: mask.intersects(Mask::IN_DELETE | Mask::IN_MOVED_FROM),
             }));
         }
-        if !touched.ended.is_empty() {
+        let above =
+            |one: &Directory| one.above.is_some_and(|above| touched.watches.contains(&above));
+        let above = self.directories.iter().chain([&self.cache]).any(above);
+        if above || !touched.ended.is_empty() {
             events.extend(self.look_again());
         }
         events
@@ -244,16 +252,40 @@ impl Sources {
 }
 
 impl Directory {
+    /// The first pod of a node makes the directory, and what is made in it a moment later is not to
+    /// be late.
+    fn watch_above(&mut self, subscription: Option<&Subscription>) {
+        let Some(subscription) = subscription else { return };
+        let made = Mask::IN_CREATE | Mask::IN_MOVED_TO | Mask::IN_ONLYDIR;
+        let mut ancestors = self.path.ancestors().skip(1);
+        let found = ancestors.find_map(|above| subscription.watch(above, made).ok());
+        if found != self.above {
+            self.watch_nothing_above(Some(subscription));
+            self.above = found;
+        }
+    }
+
+    fn watch_nothing_above(&mut self, subscription: Option<&Subscription>) {
+        if let Some((above, subscription)) = self.above.take().zip(subscription) {
+            subscription.forget(above);
+        }
+    }
+
     /// Begins to watch it, if it is not watched. Whether it is watched only now.
     fn begin(&mut self, subscription: Option<&Subscription>, what: Mask) -> bool {
         if self.watch.is_some() {
             return false;
         }
-        if !Path::new(&self.path).is_dir() {
+        if !self.path.is_dir() {
             self.trouble = Some(format!("{} does not exist", self.path.display()));
-            return false;
+            self.watch_above(subscription);
+            // It may have been made before that.
+            if !self.path.is_dir() {
+                return false;
+            }
         }
         self.trouble = None;
+        self.watch_nothing_above(subscription);
         let ended = Mask::IN_DELETE_SELF | Mask::IN_MOVE_SELF | Mask::IN_ONLYDIR;
         match subscription.map(|subscription| subscription.watch(&self.path, what | ended)) {
             Some(Ok(watch)) => self.watch = Some(watch),

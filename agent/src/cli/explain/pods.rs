@@ -91,6 +91,7 @@ pub fn rows(explained: &Explained, rows: &mut Vec<(&str, String)>) {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[allow(clippy::panic)]
 mod tests {
     use headroom::sysctl::key::Key;
     use headroom::sysctl::policy::{Source, Want};
