@@ -189,6 +189,7 @@ impl NodeState {
             "pods" => {
                 if let Some(pods) = &mut self.pods {
                     pods.namespaces.clear();
+                    pods.unknown = true;
                 }
             }
             // Not a collector: there are no numbers to lose.
@@ -284,6 +285,8 @@ impl NodeState {
         let failed: Vec<String> = self
             .tasks
             .iter()
+            // Nothing about a pod makes the node unready.
+            .filter(|(name, _)| **name != "pods")
             .filter_map(|(name, task)| Some(format!("{name}: {}", task.failure.as_ref()?)))
             .collect();
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }

@@ -182,7 +182,11 @@ fn what_somebody_set_on_purpose_is_kept_unless_the_policy_enforces() {
     agent.wait_until("counted", |agent| {
         agent.metrics().value("headroom_pod_drift_total", &[]) == Some(2.0)
     });
-    assert_eq!(home.run(["status"]).code, Some(0), "on purpose is no fault");
+    assert_eq!(
+        home.run(["status"]).code,
+        Some(3),
+        "tcp_fin_timeout is reported, as a key of the node would be"
+    );
 }
 
 #[test]

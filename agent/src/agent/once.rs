@@ -142,6 +142,10 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
     }
     state.net = Some(place.net);
+    if !loaded.config.pods.is_empty() {
+        let notice = "pods' namespaces are known to a running agent alone";
+        state.notices.insert("pods", notice.to_owned());
+    }
     state
 }
 

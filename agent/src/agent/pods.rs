@@ -58,6 +58,9 @@ fn has_ledgers(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
+/// Visits after which memory is given back as soon as there is nothing to do.
+const BURST: u32 = 200;
+
 /// One run, from the first look at the directories on.
 struct Run {
     context: Context,
@@ -83,6 +86,8 @@ struct Run {
     naming: naming::Naming,
     /// Whether ledgers of namespaces that are gone were removed.
     tidied: bool,
+    /// Visits since memory was given back.
+    visits: u32,
 }
 
 impl Run {
@@ -107,6 +112,7 @@ impl Run {
             relist_at: now,
             naming: naming::Naming::new(&context.roots.proc),
             tidied: false,
+            visits: 0,
             config,
         };
         run.reset_picture();
@@ -122,6 +128,10 @@ impl Run {
         loop {
             self.start_visits();
             if self.register.is_idle() && self.stale.is_empty() {
+                if self.visits >= BURST {
+                    self.visits = 0;
+                    system::give_back_memory();
+                }
                 self.tidy();
                 if self.config.pods.is_empty() {
                     return Ok(());

@@ -2,6 +2,7 @@
 
 use headroom::agent::{self, Start};
 use headroom::config::load::Loaded;
+use headroom::kernel::system;
 
 use super::log::Log;
 use super::{Common, Exit, fail};
@@ -20,6 +21,7 @@ pub fn run(common: &Common, event_buffer: usize) -> Exit {
 fn start(common: &Common, loaded: Loaded, event_buffer: usize) -> anyhow::Result<Exit> {
     use anyhow::Context as _;
 
+    system::use_one_arena();
     let log = Log::start(loaded.config.log_level, loaded.config.log_format)
         .context("cannot start logging")?;
     // One thread does the work; what may block goes to a few others, which end when idle.

@@ -124,6 +124,27 @@ pub fn self_usage(facts: &SelfUsage) -> Result<SelfUsage, String> {
     })
 }
 
+/// Has all threads allocate from one arena (`mallopt(3)`). glibc gives each of the threads that are at
+/// work at the same time one of its own, which keeps what it once held.
+#[allow(unsafe_code)]
+pub fn use_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only sets a parameter of the allocator.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that was freed back to the kernel (`malloc_trim(3)`): after a burst, glibc keeps it.
+#[allow(unsafe_code)]
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator's own locks make it safe at any time.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

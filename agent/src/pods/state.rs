@@ -25,6 +25,8 @@ pub struct Pods {
     pub since_identity: Latency,
     /// For how many pods there are metrics of their own.
     pub per_pod_series: usize,
+    /// The task that looks for them failed: nothing is known of them now.
+    pub unknown: bool,
 }
 
 impl Pods {
@@ -78,14 +80,10 @@ impl PodNamespace {
 }
 
 impl PodKey {
-    /// Whether it is as wanted, or somebody's on purpose, or only looked at, or none that a pod has.
+    /// Whether it is as wanted, or somebody's on purpose, or none that a pod has.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.in_sync
-            || matches!(
-                self.state,
-                State::Yielded | State::Observed | State::Unsupported | State::Pending
-            )
+        self.in_sync || matches!(self.state, State::Yielded | State::Unsupported | State::Pending)
     }
 }
 
@@ -101,7 +99,7 @@ pub enum PodState {
     Tuned,
     /// No policy is for it.
     Unmatched,
-    /// It could not be entered, or a key that is required could not be set.
+    /// It could not be entered, or a key could not be set.
     Failed,
     /// It is the host's own namespace.
     SkippedHost,

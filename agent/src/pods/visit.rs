@@ -21,6 +21,9 @@ use crate::sysctl::key::Key;
 use crate::sysctl::managed::show;
 use crate::sysctl::state::State;
 
+/// What the deepest of a visit's calls needs, and some.
+const STACK: usize = 512 << 10;
+
 /// What to do in a namespace.
 pub struct Visit {
     /// The visit's number.
@@ -85,7 +88,7 @@ pub enum Outcome {
 impl Visit {
     /// Starts the thread; what came of it is sent. A panic is a failure of this visit alone.
     pub fn start(self, done: UnboundedSender<Visited>) -> std::io::Result<()> {
-        let thread = std::thread::Builder::new().name("pod".into());
+        let thread = std::thread::Builder::new().name("pod".into()).stack_size(STACK);
         thread.spawn(move || {
             let nothing = Visited::nothing(&self);
             let before = system::thread_cpu_time();

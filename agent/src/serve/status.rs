@@ -252,7 +252,8 @@ fn host_netns(state: &NodeState) -> HostNetns {
 
 fn pods(pods: &crate::pods::state::Pods) -> Pods {
     Pods {
-        counts: pods.counts().into_iter().collect(),
+        // Without the task nothing is known, which is not none.
+        counts: pods.counts().into_iter().filter(|_| !pods.unknown).collect(),
         late: pods.late,
         drift: pods.drift,
         namespaces: pods.namespaces.values().cloned().collect(),

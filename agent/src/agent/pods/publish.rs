@@ -1,7 +1,7 @@
 //! The picture of pods' namespaces, kept up to date one by one.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -19,7 +19,9 @@ impl Run {
         self.context.node.update(|state| {
             // Counters outlive a failure of the task.
             let before = state.pods.take().unwrap_or_default();
-            state.pods = Some(Pods { namespaces: Default::default(), per_pod_series, ..before });
+            let namespaces = Default::default();
+            state.pods = Some(Pods { namespaces, per_pod_series, unknown: false, ..before });
+            state.collected("pods", None, Duration::ZERO);
         });
     }
 

@@ -104,9 +104,10 @@ impl Sources {
             events.extend(self.read_result(&name));
         }
         for ((watch, name), mask) in of_netns {
-            let directory = self.directories.iter().find(|one| one.watch == Some(watch));
-            events.extend(directory.map(|directory| Event::Netns {
-                path: directory.path.join(name),
+            // One that is named twice, by another spelling, has one watch.
+            let directories = self.directories.iter().filter(|one| one.watch == Some(watch));
+            events.extend(directories.map(|directory| Event::Netns {
+                path: directory.path.join(&name),
                 gone: mask.intersects(Mask::IN_DELETE | Mask::IN_MOVED_FROM),
             }));
         }

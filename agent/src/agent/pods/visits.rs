@@ -73,6 +73,7 @@ impl Run {
     /// Takes in what came of a visit.
     pub(super) fn visited(&mut self, visited: Visited) {
         self.running = self.running.saturating_sub(1);
+        self.visits = self.visits.saturating_add(1);
         let id = visited.id;
         if !self.register.visited(id, visited.number) {
             // It went away meanwhile, and left what it had on record just now.

@@ -32,11 +32,18 @@ pub fn print(out: &Output, status: &Status, all: bool) {
         0 => String::new(),
         late => format!("; {late} were there before the agent: restart what listens in them"),
     };
-    let summary = if counts.is_empty() { "none yet".to_owned() } else { counts.join(", ") };
+    let summary = match (pods.counts.is_empty(), counts.is_empty()) {
+        (true, _) => "not known: the task that looks for them fails".to_owned(),
+        (false, true) => "none yet".to_owned(),
+        (false, false) => counts.join(", "),
+    };
     out.line("");
     out.heading(&format!("PODS  {summary}{late}"));
     let chosen = pods.namespaces.iter().filter(|namespace| all || needs_a_look(namespace));
-    let chosen: Vec<&PodNamespace> = chosen.collect();
+    let mut chosen: Vec<&PodNamespace> = chosen.collect();
+    if !all {
+        chosen.sort_by_key(|namespace| namespace.is_well());
+    }
     let shown = if all { chosen.len() } else { chosen.len().min(MOST) };
     let rows: Vec<_> = chosen.iter().take(shown).flat_map(|namespace| rows(namespace)).collect();
     if !rows.is_empty() {

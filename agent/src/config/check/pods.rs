@@ -1,7 +1,7 @@
 //! Judging what the document says about pods.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use super::super::PodNamespaces;
 use super::super::de::Spanned;
@@ -208,6 +208,13 @@ fn not_of_a_pod(key: &Key) -> Option<Problem> {
                        under `sysctls`";
         return Some(Problem::error("not-per-pod", message));
     }
+    // The kernel makes `neigh/default` in its first namespace alone (`neigh_sysctl_register`).
+    let is_neigh = key.as_str().contains(".neigh.");
+    if is_neigh && matches!(catalogue::interface(key.as_str()), Some("default" | "all")) {
+        let message = "pods have this key of their interfaces alone: write neigh.eth0, or set the \
+                       node's under `sysctls`";
+        return Some(Problem::error("not-per-pod", message));
+    }
     let (major, minor) = entry.namespaced_since()?;
     let message = format!(
         "pods have this key since Linux {major}.{minor}: an older node has one value for all, and leaves \
@@ -255,7 +262,7 @@ pub fn namespaces(spec: &PodNamespacesSpec, problems: &mut Problems) -> PodNames
     const PATH: &str = "podNamespaces.directories";
     let mut directories: Vec<PathBuf> = Vec::new();
     for directory in spec.directories.iter() {
-        let path = absolute(directory, PATH, problems);
+        let path = below_root(directory, PATH, problems);
         let problem = if directories.contains(&path) {
             Problem::error("duplicate-path", "the same directory stands above: keep one of them")
         } else if directories.len() == MOST_DIRECTORIES {
@@ -278,10 +285,23 @@ pub fn namespaces(spec: &PodNamespacesSpec, problems: &mut Problems) -> PodNames
     }
     PodNamespaces {
         directories,
-        cni_cache: absolute(&spec.cni_cache, "podNamespaces.cniCache", problems),
+        cni_cache: below_root(&spec.cni_cache, "podNamespaces.cniCache", problems),
         sweep: spec.sweep.0,
         per_pod_series: spec.per_pod_series.value as usize,
     }
+}
+
+/// A directory that is mounted into the agent's container: not the whole host.
+fn below_root(path: &Spanned<String>, field: &str, problems: &mut Problems) -> PathBuf {
+    let directory = absolute(path, field, problems);
+    let parts = || directory.components().skip(1);
+    if directory.has_root()
+        && (parts().count() == 0 || parts().any(|it| it == Component::ParentDir))
+    {
+        let message = "name a directory of its own, without `..`: it is mounted into the container";
+        problems.push(Problem::error("path", message).at(path.at).path(field));
+    }
+    directory
 }
 
 #[cfg(test)]

@@ -203,6 +203,9 @@ fn directories_and_numbers_have_bounds() {
         namespaces("directories: [/1, /2, /3, /4, /5, /6, /7, /8, /9]"),
         ["3:64 too-many-directories"]
     );
+    assert_eq!(namespaces("directories: [/]"), ["3:32 path"]);
+    assert_eq!(namespaces("directories: [/run/../etc]"), ["3:32 path"]);
+    assert_eq!(namespaces("cniCache: /").len(), 1);
     assert_eq!(namespaces("sweep: 2h, perPodSeries: -1").len(), 2);
     let many: String = (0..102)
         .map(|index| format!("- {{ name: p{index}, match: {{ pods: [p{index}] }}, sysctls: {{ net.ipv4.tcp_sack: 1 }} }}\n"))
@@ -217,6 +220,7 @@ fn messages_say_where_a_key_belongs() {
     assert!(message("net.core.rmem_max").contains("`sysctls`"));
     assert!(message("kernel.shmmax").contains("securityContext"));
     assert!(message("net.core.optmem_max").contains("6.8"));
+    assert!(message("net.ipv4.neigh.default.base_reachable_time_ms").contains("neigh.eth0"));
     assert!(not_of_a_pod(&Key::parse("net.core.somaxconn").unwrap()).is_none());
 }
 

@@ -8,8 +8,10 @@ use crate::pods::state::{BOUNDS, Latency, PodNamespace, PodState, Pods};
 
 pub(super) fn pods(state: &NodeState, out: &mut Families) {
     let Some(pods) = &state.pods else { return };
-    for (state, count) in pods.counts() {
-        out.add(&table::POD_NAMESPACES, &label(state), count as f64);
+    if !pods.unknown {
+        for (state, count) in pods.counts() {
+            out.add(&table::POD_NAMESPACES, &label(state), count as f64);
+        }
     }
     for (from, latency) in
         [("namespace", &pods.since_namespace), ("identity", &pods.since_identity)]
@@ -38,7 +40,7 @@ fn each(pods: &Pods, out: &mut Families) {
     let mut named: Vec<(bool, &PodNamespace)> = pods
         .namespaces
         .values()
-        .filter(|namespace| named(namespace))
+        .filter(|namespace| named(namespace) && namespace.state != PodState::Found)
         .map(|namespace| (namespace.is_well(), namespace))
         .collect();
     let name = |namespace: &PodNamespace| {
