@@ -316,6 +316,29 @@ fn what_changes_in_the_configuration_changes_in_running_pods() {
 }
 
 #[test]
+fn restore_puts_back_what_pods_had() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let mut pods = Pods::new(&host);
+    let home = Home::inside(&netns);
+    home.configure(&(pods.configuration() + EVERY_POD));
+    let mut agent = home.start();
+    for name in ["a", "b"] {
+        pods.create(name);
+        wait_for_state(&mut agent, &pods, name, "tuned");
+    }
+    pods.write("b", SOMAXCONN, "555");
+    assert_eq!(home.run(["restore"]).code, Some(1), "the agent runs");
+    agent.terminate();
+    let report = home.run(["restore", "-o", "json"]).json();
+    assert_eq!(report["pods"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(pods.read("a", SOMAXCONN), "4096");
+    assert_eq!(pods.read("a", PORTS), "32768\t60999");
+    assert_eq!(pods.read("b", SOMAXCONN), "555", "somebody else's");
+    assert!(home.run(["restore"]).stdout.contains("left alone"));
+}
+
+#[test]
 fn pods_from_before_the_agent_are_tuned_and_counted_as_late_once() {
     let Some(host) = root_or_skip() else { return };
     let netns = Namespace::new(&host);

@@ -1,6 +1,7 @@
 //! Looking at the node once, for commands where no agent runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::bridges;
@@ -15,6 +16,7 @@ use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
 use crate::node::NodeState;
+use crate::pods::apply::Plan;
 use crate::sysctl::disk::Disk;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::glob::Subject;
@@ -48,6 +50,23 @@ pub fn engine(
     }
     engine.configure(config.policies.clone(), config.globs.clone());
     Ok(engine)
+}
+
+/// Directory of pods' ledgers below the state directory.
+pub(super) const LEDGERS: &str = "pods";
+
+/// What is the same for all pods' namespaces under a configuration.
+pub fn pod_plan(config: &Config, roots: &Roots, kernel: (u32, u32)) -> Result<Plan, String> {
+    let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
+        .map_err(|error| error.to_string())?;
+    Ok(Plan {
+        policies: config.pods.clone(),
+        observe: config.mode == Mode::Observe,
+        tree: Arc::new(tree),
+        ledgers: config.state.join(LEDGERS),
+        boot: system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?,
+        kernel,
+    })
 }
 
 /// Where this process finds itself.

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
-use super::Context;
 use super::supervise::{Failure, blocking, current, recovered};
-use crate::config::{Config, Mode};
+use super::{Context, once};
+use crate::config::Config;
 use crate::kernel::mounts::MountEvents;
 use crate::kernel::netns::{self, NsId};
 use crate::kernel::nsfs::{self, Found};
-use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{mounts, system};
 use crate::pods::apply::Plan;
 use crate::pods::fresh::Fresh;
@@ -31,8 +30,6 @@ use crate::sysctl::glob::Subject;
 use crate::sysctl::key::Key;
 use sources::{Event, Sources};
 
-/// Directory of pods' ledgers below the state directory.
-const LEDGERS: &str = "pods";
 /// Where what new namespaces have cannot be measured, it is tried again after this.
 const MEASURE_AGAIN: Duration = Duration::from_secs(30);
 
@@ -51,7 +48,7 @@ pub async fn keep(mut context: Context) -> Result<(), Failure> {
 
 /// Also where the configuration has no policies for pods any more: their originals are put back.
 fn is_wanted(config: &Config) -> bool {
-    !config.pods.is_empty() || has_ledgers(&config.state.join(LEDGERS))
+    !config.pods.is_empty() || has_ledgers(&config.state.join(once::LEDGERS))
 }
 
 fn has_ledgers(directory: &Path) -> bool {
@@ -92,7 +89,7 @@ struct Run {
 
 impl Run {
     async fn start(context: &Context, config: Arc<Config>) -> Result<Self, Failure> {
-        let plan = Arc::new(plan(context, &config)?);
+        let plan = Arc::new(once::pod_plan(&config, &context.roots, context.place.kernel)?);
         let hosts = netns::hosts(&context.roots.proc).into();
         let now = Instant::now();
         let mut run = Self {
@@ -368,7 +365,8 @@ impl Run {
 
     async fn reconfigure(&mut self, config: Arc<Config>) -> Result<(), Failure> {
         let before = std::mem::replace(&mut self.config, config);
-        self.plan = Arc::new(plan(&self.context, &self.config)?);
+        self.plan =
+            Arc::new(once::pod_plan(&self.config, &self.context.roots, self.context.place.kernel)?);
         self.context.node.update(|state| {
             if let Some(pods) = &mut state.pods {
                 pods.per_pod_series = self.config.pod_namespaces.per_pod_series;
@@ -402,18 +400,4 @@ async fn changed(events: Option<&MountEvents>) -> std::io::Result<()> {
         Some(events) => events.next().await,
         None => std::future::pending().await,
     }
-}
-
-fn plan(context: &Context, config: &Config) -> Result<Plan, Failure> {
-    let roots = &context.roots;
-    let tree = SysctlTree::open(&roots.sysctl, Some(&roots.proc.join("sys")))
-        .map_err(|error| error.to_string())?;
-    Ok(Plan {
-        policies: config.pods.clone(),
-        observe: config.mode == Mode::Observe,
-        tree: Arc::new(tree),
-        ledgers: config.state.join(LEDGERS),
-        boot: system::boot_id(&roots.proc).map_err(|error| format!("boot id: {error}"))?,
-        kernel: context.place.kernel,
-    })
 }

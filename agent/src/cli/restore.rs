@@ -1,10 +1,12 @@
 //! `headroom restore`: put the originals back.
 
+use headroom::agent::once;
+use headroom::pods::restore::{self as pods, RestoredPod};
 use headroom::sysctl::restore::{Outcome, Restored};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::output::{Tone, or_dash};
+use super::output::{Output, Tone, or_dash};
 use super::{Common, Exit, fail, lock, out, output};
 
 /// What was put back.
@@ -15,6 +17,8 @@ pub struct Report {
     schema: &'static str,
     /// Key by key; empty if nothing was on record.
     keys: Vec<Restored>,
+    /// The same of pods' network namespaces.
+    pods: Vec<RestoredPod>,
     /// What is wrong beside that, in words.
     notices: Vec<String>,
 }
@@ -36,10 +40,19 @@ pub fn run(common: &Common) -> Exit {
         Ok(keys) => keys,
         Err(error) => return fail(error),
     };
+    let roots = common.roots();
+    let kernel = once::place(&loaded.config, &roots).kernel;
+    let pods = match once::pod_plan(&loaded.config, &roots, kernel) {
+        Ok(plan) => pods::restore(&loaded.config, &roots.proc, &plan),
+        Err(why) => return fail(why),
+    };
     let notices = engine.ledger_notice().map(str::to_owned).into_iter().collect();
-    let report = Report { schema: "headroom.restore/v1", keys, notices };
+    let report = Report { schema: "headroom.restore/v1", keys, pods, notices };
     print(common, &report);
-    let failed = report.keys.iter().any(|key| matches!(key.outcome, Outcome::Failed { .. }));
+    let of_pods = report.pods.iter().flat_map(|pod| &pod.keys);
+    let mut keys = report.keys.iter().chain(of_pods);
+    let failed = keys.any(|key| matches!(key.outcome, Outcome::Failed { .. }))
+        || report.pods.iter().any(|pod| pod.error.is_some());
     // A ledger that could not be read or kept may have had more to put back.
     if failed || !report.notices.is_empty() { Exit::Failed } else { Exit::Ok }
 }
@@ -52,14 +65,27 @@ fn print(common: &Common, report: &Report) {
     for notice in &report.notices {
         output::error(notice);
     }
-    if report.keys.is_empty() && !report.notices.is_empty() {
+    let nothing = report.keys.is_empty() && report.pods.is_empty();
+    if nothing && !report.notices.is_empty() {
         return;
     }
-    if report.keys.is_empty() {
+    if nothing {
         return out.line("nothing on record: no value was changed since this boot");
     }
-    let rows: Vec<_> = report
-        .keys
+    if !report.keys.is_empty() {
+        table(&out, &report.keys);
+    }
+    for pod in &report.pods {
+        out.heading(&pod.path);
+        match &pod.error {
+            Some(error) => out.line(format_args!("{} {error}", out.paint(Tone::Bad, "✗"))),
+            None => table(&out, &pod.keys),
+        }
+    }
+}
+
+fn table(out: &Output, keys: &[Restored]) {
+    let rows: Vec<_> = keys
         .iter()
         .map(|key| {
             let (tone, words) = match &key.outcome {

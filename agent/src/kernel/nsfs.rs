@@ -2,7 +2,7 @@
 //! `/var/run/netns`: told apart from everything else that may lie there, without being held up.
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -97,24 +97,4 @@ pub fn cookie() -> Option<u64> {
         )
     };
     (result == 0).then_some(cookie)
-}
-
-/// The names in a directory of namespaces; `None` where the directory is not there. At most `most`,
-/// and whether there are more.
-pub fn list(directory: &Path, most: usize) -> Result<Option<(Vec<PathBuf>, bool)>, FileError> {
-    let fail = |error: &std::io::Error| {
-        FileError::new(Access::Read, directory, super::errno::of_io(error))
-    };
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| fail(&error))?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        if paths.len() == most {
-            return Ok(Some((paths, true)));
-        }
-        paths.push(entry.map_err(|error| fail(&error))?.path());
-    }
-    Ok(Some((paths, false)))
 }

@@ -6,5 +6,6 @@ pub mod fresh;
 pub mod naming;
 pub mod policy;
 pub mod register;
+pub mod restore;
 pub mod state;
 pub mod visit;
