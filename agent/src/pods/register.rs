@@ -45,7 +45,7 @@ pub struct Space {
     /// Its cookie, once it was visited.
     pub cookie: Option<u64>,
     /// Whose it is.
-    pub pod: Option<Identity>,
+    pub pod: Option<Arc<Identity>>,
     /// Why that is not known.
     pub unnamed: Option<String>,
     /// When the CNI result that names it appeared, until that was acted on.

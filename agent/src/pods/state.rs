@@ -13,7 +13,7 @@ use crate::sysctl::state::State;
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     /// By the path they were first found at, escaped.
-    pub namespaces: BTreeMap<String, PodNamespace>,
+    pub namespaces: BTreeMap<Arc<str>, PodNamespace>,
     /// Values that were in force and were changed by others later.
     pub drift: u64,
     /// Namespaces that were there before the agent was, so that processes in them may have started
@@ -49,7 +49,7 @@ impl Pods {
 #[serde(rename_all = "camelCase")]
 pub struct PodNamespace {
     /// The path it was found at, escaped.
-    pub path: String,
+    pub path: Arc<str>,
     /// Further paths of the same namespace, escaped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
@@ -60,7 +60,7 @@ pub struct PodNamespace {
     /// Why, where that needs saying, and what to do.
     pub detail: Option<String>,
     /// Whose it is, as far as that is known.
-    pub pod: Option<Identity>,
+    pub pod: Option<Arc<Identity>>,
     /// Why the pod is not known, where a name was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<String>,

@@ -41,7 +41,7 @@ usage: vm [--kernel NAME]… [--test NAME]… [--out FILE] [--work DIRECTORY]
   --work DIRECTORY  where kernels and builds are kept (default target/vm)";
 
 /// The test binaries that run inside: those that look at the kernel.
-const TESTS: [&str; 15] = [
+const TESTS: [&str; 16] = [
     "kernel_versions",
     "kernel_facts",
     "sysctl_engine",
@@ -55,6 +55,7 @@ const TESTS: [&str; 15] = [
     "agent",
     "scenarios",
     "appearing",
+    "pods",
     "modules",
     "vm_modules",
 ];

@@ -113,7 +113,7 @@ impl Run {
             };
             let Some(space) = self.register.space_mut(id) else { continue };
             match told {
-                Ok(pod) => space.pod = Some(pod),
+                Ok(pod) => space.pod = Some(pod.into()),
                 Err(why) => space.unnamed = Some(format!("no CNI result names it; {why}")),
             }
             self.publish_space(id);

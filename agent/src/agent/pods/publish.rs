@@ -60,7 +60,7 @@ impl Run {
     pub(super) fn unpublish(&self, path: &Path) {
         self.context.node.update(|state| {
             if let Some(pods) = &mut state.pods {
-                pods.namespaces.remove(&shown(path));
+                pods.namespaces.remove(shown(path).as_str());
             }
         });
     }
@@ -96,7 +96,7 @@ fn of_space(id: NsId, space: &Space) -> PodNamespace {
     let mut paths = space.paths.iter().map(|path| shown(path));
     let last = space.last.as_ref();
     PodNamespace {
-        path: paths.next().unwrap_or_default(),
+        path: paths.next().unwrap_or_default().into(),
         also: paths.collect(),
         inode: Some(id.ino),
         state: last.map_or(PodState::Found, |last| last.state),
@@ -110,7 +110,7 @@ fn of_space(id: NsId, space: &Space) -> PodNamespace {
 
 fn nothing(path: &Path, state: PodState, detail: Option<String>) -> PodNamespace {
     PodNamespace {
-        path: shown(path),
+        path: shown(path).into(),
         also: Vec::new(),
         inode: None,
         state,

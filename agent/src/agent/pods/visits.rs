@@ -47,7 +47,7 @@ pub(super) fn start(run: &mut Run) {
             plan: run.plan.clone(),
             fresh: run.fresh.clone(),
             sure: purpose == Purpose::ApplySurely,
-            pod: space.pod.clone(),
+            pod: space.pod.as_deref().cloned(),
             results,
             sweep: match (purpose, &space.last) {
                 (Purpose::Sweep, Some(last)) => Some(last.keys.clone()),
@@ -100,7 +100,7 @@ impl Run {
                 if let Some(space) = self.register.space_mut(id) {
                     space.cookie = visited.cookie;
                     match visited.pod {
-                        Ok(pod) => space.pod = Some(pod),
+                        Ok(pod) => space.pod = Some(pod.into()),
                         Err(why) => {
                             space.unnamed = Some(why);
                             self.naming.want();
@@ -119,7 +119,7 @@ impl Run {
         let detail = Some(why);
         if space.failures == 1 {
             let path = space.paths.first().map(|path| shown(path));
-            warn!(pod = named(space.pod.as_ref(), id), path, reason = detail, "pod not tuned");
+            warn!(pod = named(space.pod.as_deref(), id), path, reason = detail, "pod not tuned");
         }
         space.last = Some(Last { state: PodState::Failed, detail, keys });
         self.register.look_again(id, again, Purpose::Apply);
@@ -159,7 +159,7 @@ impl Run {
             space.named_at = None;
         }
         let timely = !space.late;
-        let named = named(space.pod.as_ref(), id);
+        let named = named(space.pod.as_deref(), id);
         self.context.node.update(|node| {
             let Some(pods) = &mut node.pods else { return };
             pods.drift += drifted;

@@ -134,10 +134,10 @@ fn key_tone(key: &PodKey) -> Tone {
 
 /// Namespace and name; where they are not known the uid, else the file.
 fn named(namespace: &PodNamespace) -> String {
-    let pod = namespace.pod.as_ref();
+    let pod = namespace.pod.as_deref();
     match (pod.and_then(Identity::names), pod.and_then(|pod| pod.uid.as_ref())) {
         (Some((namespace, name)), _) => format!("{namespace}/{name}"),
         (None, Some(uid)) => format!("pod {uid}"),
-        (None, None) => namespace.path.clone(),
+        (None, None) => namespace.path.to_string(),
     }
 }
