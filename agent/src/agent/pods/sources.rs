@@ -43,8 +43,8 @@ pub struct Sources {
     subscription: Option<Subscription>,
     directories: Vec<Directory>,
     cache: Directory,
-    /// Results by the file in the cache and by the namespace that they name.
-    files: HashMap<OsString, PathBuf>,
+    /// Results by the file in the cache and by the namespaces that they name.
+    files: HashMap<OsString, BTreeSet<PathBuf>>,
     results: HashMap<PathBuf, Vec<(OsString, Arc<CniResult>)>>,
     look_at: Option<Instant>,
 }
@@ -186,9 +186,13 @@ impl Sources {
 
     /// They named it, and are not needed any more.
     pub fn forget_results(&mut self, paths: &[PathBuf]) {
-        for path in paths {
-            for (name, _) in self.results.remove(&normalize(path)).into_iter().flatten() {
-                self.files.remove(&name);
+        for path in paths.iter().map(|path| normalize(path)) {
+            for (name, _) in self.results.remove(&path).into_iter().flatten() {
+                let Some(named) = self.files.get_mut(&name) else { continue };
+                named.remove(&path);
+                if named.is_empty() {
+                    self.files.remove(&name);
+                }
             }
         }
     }
@@ -214,8 +218,8 @@ impl Sources {
     }
 
     fn forget_file(&mut self, name: &OsStr) {
-        let Some(path) = self.files.remove(name) else { return };
-        if let Some(results) = self.results.get_mut(&path) {
+        for path in self.files.remove(name).into_iter().flatten() {
+            let Some(results) = self.results.get_mut(&path) else { continue };
             results.retain(|(known, _)| known != name);
             if results.is_empty() {
                 self.results.remove(&path);
@@ -235,7 +239,10 @@ impl Sources {
         }
         let result = Arc::new(result);
         let mut events = Vec::new();
-        for sandbox in result.sandboxes.iter().map(|path| normalize(path)) {
+        // A path that is there in both spellings is one.
+        let sandboxes: BTreeSet<PathBuf> =
+            result.sandboxes.iter().map(|path| normalize(path)).collect();
+        for sandbox in &sandboxes {
             let known = self
                 .directories
                 .iter()
@@ -245,8 +252,11 @@ impl Sources {
                     .zip(sandbox.file_name())
                     .map(|(directory, name)| Event::Result { path: directory.path.join(name) }),
             );
-            self.files.insert(name.to_owned(), sandbox.clone());
-            self.results.entry(sandbox).or_default().push((name.to_owned(), result.clone()));
+            let results = self.results.entry(sandbox.clone()).or_default();
+            results.push((name.to_owned(), result.clone()));
+        }
+        if !sandboxes.is_empty() {
+            self.files.insert(name.to_owned(), sandboxes);
         }
         events
     }
@@ -296,3 +306,7 @@ impl Directory {
         self.watch.is_some()
     }
 }
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;
