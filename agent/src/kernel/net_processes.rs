@@ -49,7 +49,10 @@ pub fn look(proc_root: &Path, wanted: &BTreeSet<NsId>) -> Result<Seen, Processes
                 let pods = seen.pods.entry(id).or_default();
                 pods.extend(pod_of(&process, id));
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seen.refused += 1,
+            // EACCES is also the answer of one that has just ended (`proc_ns_get_link`).
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                seen.refused += usize::from(process.exists());
+            }
             // In another one, or it ended.
             _ => {}
         }
