@@ -1,12 +1,51 @@
 //! Files of the node that others write: read without being held up, and no further than is sane.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::errno::{Access, FileError, of_io};
 
-pub use super::state_dir::read;
+/// Reads a file of at most `longest` bytes; `None` if it does not exist. Only a regular one, and
+/// not through a link: nothing is opened that could hang or act.
+pub fn read(path: &Path, longest: u64) -> Result<Option<Vec<u8>>, FileError> {
+    // Looked at before it is opened: opening a device can act. And again after it, since it may
+    // have become something else meanwhile.
+    let opening = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = regular(path, OFlag::O_PATH).and_then(|_| regular(path, opening));
+    let file = match opened {
+        Err(error) if error.errno == Errno::ENOENT => return Ok(None),
+        other => other?,
+    };
+    let fail = |errno| FileError::new(Access::Read, path, errno);
+    let mut bytes = Vec::new();
+    file.take(longest + 1).read_to_end(&mut bytes).map_err(|error| fail(of_io(&error)))?;
+    if bytes.len() as u64 > longest {
+        return Err(fail(Errno::EFBIG).meaning(format!("it is longer than {longest} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+fn regular(path: &Path, flags: OFlag) -> Result<File, FileError> {
+    let fail = |errno| FileError::new(Access::Open, path, errno);
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = open(path, flags, Mode::empty()).map_err(fail)?;
+    let kind = SFlag::from_bits_truncate(fstat(&fd).map_err(fail)?.st_mode) & SFlag::S_IFMT;
+    let what = match kind {
+        SFlag::S_IFREG => return Ok(File::from(fd)),
+        SFlag::S_IFDIR => "a directory",
+        SFlag::S_IFLNK => "a link",
+        SFlag::S_IFIFO => "a FIFO",
+        SFlag::S_IFSOCK => "a socket",
+        _ => "a device",
+    };
+    Err(fail(Errno::EINVAL).meaning(format!("it is {what}, not a file")))
+}
 
 /// Names in a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,3 +69,7 @@ pub fn list(directory: &Path, most: usize) -> Result<Names, FileError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+#[path = "node_file_tests.rs"]
+mod tests;
