@@ -3,40 +3,58 @@
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
-use netlink_packet_core::Parseable as _;
+use netlink_packet_core::NlasIterator;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::AddressMessage;
 
-use super::netlink::{DumpSocket, NetlinkError};
+use super::netlink::{DumpSocket, Message, NetlinkError};
 
-/// `RTM_NEWADDR` (`rtnetlink(7)`).
 const RTM_NEWADDR: u16 = 20;
+const IFADDRMSG_LENGTH: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 
-/// Every address of the calling thread's network namespace but loopback ones, in one dump. The
-/// socket is closed at once: one that is open keeps the namespace alive.
+/// Most addresses that are taken. A pod's own administrator may give it any number.
+const MOST: usize = 10_000;
+
+/// The addresses of all interfaces of the calling thread's network namespace, tentative ones too,
+/// without loopback addresses.
+///
+/// The socket is closed on return: it keeps the namespace alive.
 pub fn addresses() -> Result<Vec<IpAddr>, NetlinkError> {
-    let mut socket = DumpSocket::open()?;
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let dumped = socket.dump("RTM_GETADDR", &request, |found: &mut Vec<IpAddr>, message| {
-        if message.kind == RTM_NEWADDR {
-            found.extend(address(message.payload).filter(|address| !address.is_loopback()));
-        }
-        ControlFlow::Continue(())
-    })?;
+    let dumped =
+        DumpSocket::open()?.dump("RTM_GETADDR", &request, |found: &mut Vec<_>, message| {
+            found.extend(parse_address(message).filter(|address| !address.is_loopback()));
+            if found.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
     Ok(dumped.value)
 }
 
-/// Of a point-to-point interface `IFA_ADDRESS` is the peer's, and `IFA_LOCAL` its own
-/// (`rtnetlink(7)`).
-fn address(payload: &[u8]) -> Option<IpAddr> {
-    let message = AddressMessage::parse(payload).ok()?;
-    let mut found = None;
-    for attribute in message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => return Some(local),
-            AddressAttribute::Address(address) => found = Some(address),
+/// The address that an `RTM_NEWADDR` tells of.
+#[must_use]
+pub fn parse_address(message: &Message<'_>) -> Option<IpAddr> {
+    if message.kind != RTM_NEWADDR {
+        return None;
+    }
+    let (mut address, mut local) = (None, None);
+    for attribute in NlasIterator::new(message.payload.get(IFADDRMSG_LENGTH..)?) {
+        let Ok(attribute) = attribute else { break };
+        match attribute.kind() {
+            IFA_ADDRESS => address = from_bytes(attribute.value()),
+            IFA_LOCAL => local = from_bytes(attribute.value()),
             _ => {}
         }
     }
-    found
+    // On a point-to-point link IFA_ADDRESS is the peer's; IPv6 has IFA_LOCAL there only
+    // (`include/uapi/linux/if_addr.h`).
+    local.or(address)
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }

@@ -8,6 +8,7 @@
 //! should do; where a key is absent for a reason that it knows, it says so on stderr.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod addresses;
 mod capabilities;
 mod catalogue;
 mod conf;
