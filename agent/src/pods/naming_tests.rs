@@ -192,9 +192,13 @@ proptest! {
             Err(Unnamed::Contradiction) => {
                 prop_assert!(proven.iter().any(|result| who(result) != who(proven[0])));
             }
-            Err(Unnamed::NoPod) => prop_assert!(proven.iter().all(|result| {
-                result.uid.is_none() && (result.namespace.is_none() || result.name.is_none())
-            })),
+            Err(Unnamed::NoPod) => {
+                let nobody =
+                    |(namespace, name, uid): (Option<_>, Option<_>, Option<_>)| -> bool {
+                        uid.is_none() && (namespace.is_none() || name.is_none())
+                    };
+                prop_assert!(proven.iter().all(|result| nobody(who(result))));
+            }
         }
     }
 }
