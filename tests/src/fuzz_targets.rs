@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Component, PathBuf};
@@ -24,6 +24,7 @@ use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
 use headroom::kernel::{cgroup, links, netlink};
 use headroom::node::{Check, Node};
+use headroom::pods::{cni, naming};
 use headroom::serve::http::{Limits, Listener, harden, serve};
 use headroom::serve::metrics::Metrics;
 use headroom::serve::router::{Side, router};
@@ -42,10 +43,11 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 18] = [
+pub const ALL: [(&str, Body); 19] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
+    ("cni_result", cni_result),
     ("config", config),
     ("fanotify_events", fanotify_events),
     ("health_query", health_query),
@@ -316,6 +318,32 @@ pub fn cgroup_path(data: &[u8]) {
             }
         }
     }
+}
+
+/// A file of libcni's cache: what is told is of a pod, and names the namespace that it proves, and
+/// no other, in printable characters.
+pub fn cni_result(data: &[u8]) {
+    let Ok(result) = cni::parse(data) else { return };
+    assert!(result.sandboxes.iter().all(|path| path.is_absolute()));
+    assert!(result.sandboxes.is_sorted());
+    assert!(!result.addresses.iter().any(IpAddr::is_loopback));
+    let told = [&result.namespace, &result.name, &result.uid].into_iter().flatten();
+    assert!(!told.clone().any(String::is_empty));
+    let named = naming::by_result(&result.sandboxes, &result.addresses, &[&result]);
+    let somebody = result.uid.is_some() || result.namespace.is_some() && result.name.is_some();
+    let proves = !result.sandboxes.is_empty() && !result.addresses.is_empty();
+    assert_eq!(named.is_ok(), somebody && proves, "{named:?}");
+    if let Ok(pod) = named {
+        let texts = [pod.namespace, pod.name, pod.uid, pod.container];
+        for text in texts.into_iter().flatten() {
+            assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
+        }
+    }
+    let [nowhere, elsewhere] = [vec![], vec![PathBuf::from("relative")]];
+    for paths in [&nowhere, &elsewhere] {
+        assert!(naming::by_result(paths, &result.addresses, &[&result]).is_err());
+    }
+    assert!(naming::by_result(&result.sandboxes, &[], &[&result]).is_err());
 }
 
 /// `/proc/net/stat/{arp_cache,ndisc_cache}`.

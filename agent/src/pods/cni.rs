@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Longest file that is read, in bytes.
 pub const LONGEST: u64 = 1 << 20;
@@ -33,53 +34,22 @@ pub enum CniError {
     /// It is no JSON document of the expected form; it may be half written.
     #[error("it is no result of a CNI plugin: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is of another kind.
+    /// It is of another kind or has none, as what old versions of libcni wrote.
     #[error("it is of another kind than cniCacheV1")]
     Kind,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct File {
-    kind: String,
-    #[serde(default)]
-    container_id: String,
-    /// Since libcni 1.1 or so.
-    #[serde(default)]
-    netns: Option<String>,
-    #[serde(default)]
-    cni_args: Option<Vec<(String, String)>>,
-    #[serde(default)]
-    result: Option<PluginResult>,
-}
-
+/// What is looked at. All but the kind may be missing or of another type, and then says nothing: the
+/// name must not depend on what one plugin of a chain made of its part.
 #[derive(Default, Deserialize)]
-struct PluginResult {
-    #[serde(default)]
-    interfaces: Option<Vec<Interface>>,
-    #[serde(default)]
-    ips: Option<Vec<Ip>>,
-    /// Specification 0.2.0.
-    #[serde(default)]
-    ip4: Option<OldIp>,
-    #[serde(default)]
-    ip6: Option<OldIp>,
-}
-
-#[derive(Deserialize)]
-struct Interface {
-    #[serde(default)]
-    sandbox: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Ip {
-    address: String,
-}
-
-#[derive(Deserialize)]
-struct OldIp {
-    ip: String,
+#[serde(rename_all = "camelCase", default)]
+struct File {
+    kind: Value,
+    container_id: Value,
+    /// Not there in what older versions wrote: the interfaces of the result tell it too.
+    netns: Value,
+    cni_args: Value,
+    result: Value,
 }
 
 /// Reads a file of the cache.
@@ -88,33 +58,52 @@ pub fn parse(bytes: &[u8]) -> Result<CniResult, CniError> {
     if file.kind != "cniCacheV1" {
         return Err(CniError::Kind);
     }
-    let result = file.result.unwrap_or_default();
-    let mut arguments = file.cni_args.unwrap_or_default();
-    let mut argument = |name: &str| {
-        let found = arguments.iter_mut().find(|(known, _)| known == name);
-        found.map(|(_, value)| std::mem::take(value)).filter(|value| !value.is_empty())
-    };
-    let (namespace, name, uid) =
-        (argument("K8S_POD_NAMESPACE"), argument("K8S_POD_NAME"), argument("K8S_POD_UID"));
-    let interfaces = result.interfaces.into_iter().flatten();
-    let sandboxes = interfaces.filter_map(|interface| interface.sandbox).chain(file.netns);
+    let argument = |name| argument(&file.cni_args, name);
+    let interfaces = elements(file.result.get("interfaces"));
+    let sandboxes = interfaces.filter_map(|interface| interface.get("sandbox"));
+    let sandboxes = sandboxes.chain([&file.netns]).filter_map(Value::as_str);
     let mut sandboxes: Vec<PathBuf> =
         sandboxes.filter(|path| path.starts_with('/')).map(PathBuf::from).collect();
     sandboxes.sort();
     sandboxes.dedup();
-    let addresses = result.ips.into_iter().flatten().map(|ip| ip.address);
-    let addresses =
-        addresses.chain([result.ip4, result.ip6].into_iter().flatten().map(|old| old.ip));
-    let addresses = addresses.filter_map(|address| {
-        let address: IpAddr = address.split('/').next()?.parse().ok()?;
-        (!address.is_loopback()).then_some(address)
-    });
     Ok(CniResult {
-        container: file.container_id,
-        namespace,
-        name,
-        uid,
+        container: file.container_id.as_str().unwrap_or_default().to_owned(),
+        namespace: argument("K8S_POD_NAMESPACE"),
+        name: argument("K8S_POD_NAME"),
+        uid: argument("K8S_POD_UID"),
         sandboxes,
-        addresses: addresses.collect(),
+        addresses: addresses(&file.result),
     })
 }
+
+fn elements(list: Option<&Value>) -> impl Iterator<Item = &Value> {
+    list.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// An argument of the runtime's, in whatever place (containerd writes them in random order). Two
+/// that differ say nothing: plugins take the last, others the first.
+fn argument(arguments: &Value, name: &str) -> Option<String> {
+    let mut values =
+        elements(Some(arguments)).filter_map(|pair| match pair.as_array()?.as_slice() {
+            [known, value] if known == name => Some(value),
+            _ => None,
+        });
+    let first = values.next()?;
+    let value = first.as_str().filter(|value| !value.is_empty())?;
+    values.all(|other| other == first).then(|| value.to_owned())
+}
+
+/// Of all versions: `ips` since 0.3.0, `ip4` and `ip6` before.
+fn addresses(result: &Value) -> Vec<IpAddr> {
+    let ips = elements(result.get("ips")).filter_map(|ip| ip.get("address"));
+    let old = ["ip4", "ip6"].into_iter().filter_map(|family| result.get(family)?.get("ip"));
+    let addresses = ips.chain(old).filter_map(|address| {
+        let address: IpAddr = address.as_str()?.split('/').next()?.parse().ok()?;
+        (!address.is_loopback()).then_some(address)
+    });
+    addresses.collect()
+}
+
+#[cfg(test)]
+#[path = "cni_tests.rs"]
+mod tests;

@@ -109,3 +109,7 @@ fn identity(result: &CniResult) -> Identity {
         from: IdentityFrom::CniCache,
     }
 }
+
+#[cfg(test)]
+#[path = "naming_tests.rs"]
+mod tests;

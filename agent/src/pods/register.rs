@@ -269,10 +269,9 @@ impl Register {
             return false;
         };
         self.dues(purpose).remove(&first);
-        if let Some(space) = self.spaces.get_mut(&first.1) {
-            space.due = None;
-        }
-        self.want(first.1, purpose, false);
+        // Applying may be meant to be sure.
+        let due = self.spaces.get_mut(&first.1).and_then(|space| space.due.take());
+        self.want(first.1, due.map_or(purpose, |(_, purpose)| purpose), false);
         true
     }
 
@@ -338,3 +337,7 @@ impl Space {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;
