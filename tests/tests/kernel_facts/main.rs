@@ -18,4 +18,5 @@ mod listening;
 mod newns;
 mod notify;
 mod paths;
+mod pods;
 mod support;
