@@ -74,7 +74,10 @@ impl Fresh {
     /// Why a key is not to be written in pods' namespaces, if so.
     #[must_use]
     pub fn ineligible(&self, key: &Key) -> Option<&str> {
-        self.keys.get(key)?.ineligible.as_deref()
+        match self.keys.get(key) {
+            Some(fresh) => fresh.ineligible.as_deref(),
+            None => Some("it was not looked at in a new namespace"),
+        }
     }
 
     /// Whether an untouched namespace can have this value, escaped and with single spaces.
@@ -207,10 +210,18 @@ mod tests {
         assert!(other.contains("network namespace"), "{other}");
     }
 
+    impl Fresh {
+        /// Adds a key as if it had been measured.
+        pub(in crate::pods) fn with(mut self, name: &str, found: InNew, values: &[&str]) -> Self {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            let ineligible = ineligible(&key(name), &found, &InNew::Same, (6, 18));
+            self.keys.insert(key(name), FreshKey { found, values, ineligible });
+            self
+        }
+    }
+
     fn fresh(name: &str, found: InNew, values: &[&str]) -> Fresh {
-        let values = values.iter().map(|&value| value.to_owned()).collect();
-        let known = FreshKey { found, values, ineligible: None };
-        Fresh { keys: [(key(name), known)].into() }
+        Fresh::default().with(name, found, values)
     }
 
     #[test]
@@ -243,7 +254,7 @@ mod tests {
         let there = fresh("net.core.somaxconn", own("1"), &["1"]);
         assert!(!there.lacks_some());
         let other = key("net.core.optmem_max");
-        assert_eq!((there.value(&other), there.ineligible(&other)), (None, None));
-        assert!(!there.has(&other, "1"));
+        assert_eq!(there.value(&other), None);
+        assert!(!there.has(&other, "1") && there.ineligible(&other).is_some());
     }
 }
