@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use super::Provenance::{OursOrNobodys, Somebodys, Unsure};
 use super::*;
 use crate::pods::policy::Match;
@@ -113,11 +115,11 @@ fn what_the_agent_wrote_is_its_own_until_somebody_changes_it() {
 #[test]
 fn only_a_pods_own_keys_are_given_to_the_engine() {
     let (absent, unknown) = ("net.core.netdev_max_backlog", "net.core.not_in_the_catalogue");
-    let fresh = measured().with(absent, InNew::Absent, &[]).with(unknown, own("1"), &["1"]).with(
-        "net.core.rmem_max",
-        InNew::ReadOnly { value: "1".into() },
-        &[],
-    );
+    let fresh = measured()
+        .with("net.ipv4.tcp_fin_timeout", own("60"), &["60"])
+        .with(absent, InNew::Absent, &[])
+        .with(unknown, own("1"), &["1"])
+        .with("net.core.rmem_max", InNew::ReadOnly { value: "1".into() }, &[]);
     let plan = plan(&[&[
         (SOMAXCONN, OnConflict::Yield),
         (RMEM, OnConflict::Report),

@@ -143,6 +143,7 @@ fn ineligible(key: &Key, found: &InNew, host: &InNew, kernel: (u32, u32)) -> Opt
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

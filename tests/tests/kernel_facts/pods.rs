@@ -97,7 +97,7 @@ fn what_is_no_namespace_is_told_apart() {
     let directory = host.directory();
     let at = |name: &str| directory.path().join(name);
     let empty = file(directory.path(), "empty");
-    fs::set_permissions(&empty, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&empty, PermissionsExt::from_mode(0o000)).unwrap();
     symlink(OWN, at("link")).unwrap();
     symlink("nowhere", at("dangling")).unwrap();
     fs::create_dir(at("directory")).unwrap();
