@@ -15,7 +15,7 @@ use crate::sysctl::key::Key;
 use crate::sysctl::ledger::Ledger;
 use crate::sysctl::place::{Net, Place};
 use crate::sysctl::policy::{OnConflict, Policy};
-use crate::sysctl::state::{KeyStatus, State};
+use crate::sysctl::state::State;
 
 /// How often a namespace is judged again because another writer came in between.
 const ATTEMPTS: usize = 3;
@@ -144,7 +144,8 @@ fn attempt(
         else {
             continue;
         };
-        match provenance(&engine, fresh, &change.key, &status) {
+        let shown = status.actual.as_deref().unwrap_or_default();
+        match provenance(engine.ledger(), fresh, &change.key, shown) {
             Provenance::OursOrNobodys => {}
             Provenance::Unsure if !sure => return Err(ApplyError::Stale),
             Provenance::Unsure | Provenance::Somebodys => {
@@ -216,6 +217,7 @@ fn may_write(wanted: &Wanted<'_>, key: &Key) -> bool {
 }
 
 /// Whose a value is that is not as wanted.
+#[derive(Debug, PartialEq, Eq)]
 enum Provenance {
     OursOrNobodys,
     Somebodys,
@@ -223,9 +225,8 @@ enum Provenance {
     Unsure,
 }
 
-fn provenance(engine: &Engine, fresh: &Fresh, key: &Key, status: &KeyStatus) -> Provenance {
-    let shown = status.actual.as_deref().unwrap_or_default();
-    match engine.ledger().get(key).filter(|record| record.sibling_of.is_none()) {
+fn provenance(ledger: &Ledger, fresh: &Fresh, key: &Key, shown: &str) -> Provenance {
+    match ledger.get(key).filter(|record| record.sibling_of.is_none()) {
         Some(record) if record.is_ours(key, shown) => Provenance::OursOrNobodys,
         // It was ours, and somebody changed it since, be it to what a new namespace has.
         Some(record) if record.stored.is_some() => Provenance::Somebodys,
@@ -243,3 +244,7 @@ fn kept_because(fresh: &Fresh, key: &Key) -> String {
          overwrite it"
     )
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

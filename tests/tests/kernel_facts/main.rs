@@ -19,4 +19,5 @@ mod listening;
 mod newns;
 mod notify;
 mod paths;
+mod pods;
 mod support;
