@@ -32,5 +32,5 @@ pub use support::engine::{Rig, in_netns, key, max, min, one_of, pattern, value, 
 pub use support::host::{HostLock, root_or_skip};
 pub use support::mount::{Mount, private_mounts};
 pub use support::namespace::Namespace;
-pub use support::pods::{Named, Pods};
+pub use support::pods::{self, Named, Pods};
 pub use support::sysctl::{SavedSysctls, WriteWatch};

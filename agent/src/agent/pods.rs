@@ -6,7 +6,7 @@ mod publish;
 mod sources;
 mod visits;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use crate::pods::state::{PodKey, PodState, Pods};
 use crate::pods::visit::Visited;
 use crate::sysctl::glob::Subject;
 use crate::sysctl::key::Key;
+use crate::sysctl::place::Net;
 use sources::{Event, Sources};
 
 /// Where what new namespaces have cannot be measured, it is tried again after this.
@@ -37,7 +38,9 @@ const MEASURE_AGAIN: Duration = Duration::from_secs(30);
 pub async fn keep(mut context: Context) -> Result<(), Failure> {
     loop {
         let config = current(&context);
-        if is_wanted(&config) {
+        if matches!(context.place.net, Net::Wrong(_)) {
+            // Said by the check of the host's namespace: which one is the host's is not known.
+        } else if is_wanted(&config) {
             Run::start(&context, config).await?.run(&mut context).await?;
         }
         context.node.update(|state| state.pods = None);
@@ -72,6 +75,8 @@ struct Run {
     mount_events: Option<MountEvents>,
     done: (UnboundedSender<Visited>, UnboundedReceiver<Visited>),
     running: usize,
+    /// Namespaces of directories that are not configured any more: their originals are put back.
+    leaving: BTreeSet<NsId>,
     /// Namespaces that wait until what new ones have was measured anew.
     stale: Vec<NsId>,
     /// Outcomes of late: most pods share one.
@@ -90,7 +95,10 @@ struct Run {
 impl Run {
     async fn start(context: &Context, config: Arc<Config>) -> Result<Self, Failure> {
         let plan = Arc::new(once::pod_plan(&config, &context.roots, context.place.kernel)?);
-        let hosts = netns::hosts(&context.roots.proc).into();
+        let hosts: Arc<[NsId]> = netns::hosts(&context.roots.proc).into();
+        if hosts.is_empty() {
+            return Err("the agent's own network namespace cannot be told".to_owned());
+        }
         let now = Instant::now();
         let mut run = Self {
             context: context.clone(),
@@ -103,6 +111,7 @@ impl Run {
             mount_events: MountEvents::new(&context.roots.proc).ok(),
             done: unbounded_channel(),
             running: 0,
+            leaving: BTreeSet::new(),
             stale: Vec::new(),
             outcomes: VecDeque::new(),
             rested_at: now,
@@ -124,13 +133,15 @@ impl Run {
         recovered(&context.node, "pods");
         loop {
             self.start_visits();
+            let waits = self.register.first_due(Purpose::Apply).is_some();
             if self.register.is_idle() && self.stale.is_empty() {
                 if self.visits >= BURST {
                     self.visits = 0;
                     system::give_back_memory();
                 }
                 self.tidy();
-                if self.config.pods.is_empty() {
+                // What could not be put back is tried again.
+                if self.config.pods.is_empty() && !waits {
                     return Ok(());
                 }
             }
@@ -245,10 +256,14 @@ impl Run {
         let Some(directory) = self.config.pod_namespaces.directories.get(index).cloned() else {
             return;
         };
-        let Some(paths) = self.sources.list(index) else { return };
+        let Some((paths, more)) = self.sources.list(index) else { return };
         let known = self.register.paths().filter(|path| path.parent() == Some(&directory));
-        let gone: Vec<PathBuf> =
+        let mut gone: Vec<PathBuf> =
             known.filter(|path| paths.binary_search(path).is_err()).cloned().collect();
+        if more {
+            // It may be among those that were not read.
+            gone.retain(|path| std::fs::symlink_metadata(path).is_err());
+        }
         gone.iter().for_each(|path| self.forget(path));
         let now = Instant::now();
         paths.iter().for_each(|path| self.look(path, now, late));
@@ -258,6 +273,10 @@ impl Run {
     fn look(&mut self, path: &Path, now: Instant, late: bool) {
         let found = nsfs::find(&self.context.roots.proc, path);
         let before = self.register.slot(path).cloned();
+        // An error of the moment says nothing of what is there.
+        if found.is_err() && matches!(before, Some(Slot::Netns(_))) {
+            return;
+        }
         if let (Some(Slot::Netns(known)), found) = (&before, &found)
             && !matches!(found, Ok(Found::Netns(_, id)) if id == known)
         {
@@ -275,11 +294,25 @@ impl Run {
             }
             Ok(Found::Netns(fd, id)) => {
                 drop(fd);
+                self.is_elsewhere(path, id, now);
                 self.register.netns(path, id, now, late);
             }
             Err(error) => self.register.skip(path, PodState::Failed, error.to_string()),
         }
         self.publish(path);
+    }
+
+    /// A namespace that is known at other paths may be gone from these, and this be another one with
+    /// its inode.
+    fn is_elsewhere(&mut self, path: &Path, id: NsId, now: Instant) {
+        let Some(space) = self.register.space(id) else { return };
+        if space.paths.iter().any(|known| known == path) {
+            return;
+        }
+        for known in space.paths.clone() {
+            self.look(&known, now, false);
+        }
+        self.register.want(id, Purpose::Apply, true);
     }
 
     /// A file went away, and may be there again. What is mounted there then can be another namespace
@@ -379,13 +412,18 @@ impl Run {
             let elsewhere = self.register.paths().filter(|path| {
                 !directories.iter().any(|directory| path.parent() == Some(directory))
             });
-            // Their ledgers stay: the directory may come back.
             let elsewhere: Vec<PathBuf> = elsewhere.cloned().collect();
             for path in elsewhere {
-                self.register.forget(&path);
-                self.unpublish(&path);
+                match self.register.slot(&path) {
+                    Some(Slot::Netns(id)) => self.leaving.insert(*id),
+                    _ => {
+                        self.register.forget(&path);
+                        self.unpublish(&path);
+                        continue;
+                    }
+                };
             }
-            self.relist(false);
+            self.relist(true);
         }
         self.reapply().await
     }

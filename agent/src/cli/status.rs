@@ -138,7 +138,8 @@ fn keys(out: &Output, status: &Status) {
         return out.line("\nthe keys are not known");
     };
     if keys.is_empty() {
-        return out.line("\nno keys are configured");
+        let of_the_node = if status.pods.is_some() { " of the node" } else { "" };
+        return out.line(format_args!("\nno keys{of_the_node} are configured"));
     }
     let met = keys.iter().filter(|key| key.in_sync).count();
     out.line("");

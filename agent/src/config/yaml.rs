@@ -353,7 +353,10 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> V
 }
 
 fn no_anchors() -> Problem {
-    Problem::error("anchor-or-alias", "anchors and aliases are not supported: write the value out")
+    Problem::error(
+        "anchor-or-alias",
+        "anchors and aliases are not supported: write the value out, and quote a pattern that begins with `*`",
+    )
 }
 
 fn too_deep() -> Problem {
@@ -373,6 +376,7 @@ fn syntax(error: &ScanError) -> Problem {
         }
         ErrorKind::MappingValueNotAllowed => ": check the indentation, or quote a text with `: `",
         ErrorKind::UnexpectedCharacter { .. } => ": quote the text, or write it as an escape",
+        _ if error.info().contains("anchor or alias") => ": quote a pattern that begins with `*`",
         _ => "",
     };
     let message = format!("not valid YAML, {}{advice}", error.info());

@@ -136,7 +136,7 @@ fn messages_and_paths() {
         ),
         (
             "a: {b: [1, *x]}\n",
-            "1:12: error[anchor-or-alias] a.b[1]: anchors and aliases are not supported: write the value out",
+            "1:12: error[anchor-or-alias] a.b[1]: anchors and aliases are not supported: write the value out, and quote a pattern that begins with `*`",
         ),
         (
             "a: !<\u{1b}x> 1",

@@ -234,7 +234,8 @@ fn deliver(
         if let Some(name) = name.filter(|_| owner.names) {
             touched.name(id, name.clone(), mask);
         }
-        if mask.contains(Mask::IN_IGNORED) {
+        // One that was moved away is at its path no more.
+        if mask.intersects(Mask::IN_IGNORED | Mask::IN_MOVE_SELF) {
             touched.ended.insert(id);
         }
         drop(touched);

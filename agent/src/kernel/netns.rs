@@ -131,6 +131,13 @@ pub fn host_net(proc_root: &Path) -> HostNet {
     }
 }
 
+/// Whether the calling thread is in the kernel's initial network namespace: the thresholds are there
+/// alone (`neigh_sysctl_register`).
+#[must_use]
+pub fn is_in_initial(proc_root: &Path) -> bool {
+    proc_root.join("sys/net/ipv4/neigh/default/gc_thresh3").exists()
+}
+
 /// The network namespace that something works on.
 #[derive(Clone, Debug, Default)]
 pub enum Netns {

@@ -81,9 +81,8 @@ fn namespace_type(fd: impl AsFd) -> nix::Result<nix::libc::c_int> {
 /// The number that the kernel gave the calling thread's network namespace: no other one has it
 /// until the next boot, while inodes are used again. `None` before Linux 5.14.
 #[allow(unsafe_code)]
-pub fn cookie() -> Option<u64> {
-    let socket =
-        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+pub fn cookie() -> nix::Result<Option<u64>> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as nix::libc::socklen_t;
     // SAFETY: both pointers are to live variables of the sizes that are given.
@@ -96,5 +95,9 @@ pub fn cookie() -> Option<u64> {
             &raw mut length,
         )
     };
-    (result == 0).then_some(cookie)
+    match Errno::result(result) {
+        Ok(_) => Ok(Some(cookie)),
+        Err(Errno::ENOPROTOOPT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }

@@ -9,18 +9,23 @@ use super::fresh::{Fresh, copies};
 use super::policy::{PodPolicy, wanted};
 use super::state::{Identity, PodKey};
 use crate::kernel::netns::{Netns, NetnsError};
+use crate::kernel::state_dir;
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::sysctl::engine::Engine;
 use crate::sysctl::key::Key;
-use crate::sysctl::ledger::Ledger;
+use crate::sysctl::ledger::{Ledger, Record};
+use crate::sysctl::managed::show;
+use crate::sysctl::measure;
 use crate::sysctl::place::{Net, Place};
 use crate::sysctl::policy::{OnConflict, Policy};
+use crate::sysctl::restore::{Outcome, Restored};
 use crate::sysctl::state::State;
 
 /// How often a namespace is judged again because another writer came in between.
 const ATTEMPTS: usize = 3;
 
 /// What is the same for all namespaces until the configuration changes.
+#[derive(Clone)]
 pub struct Plan {
     /// The configuration's pod policies.
     pub policies: Vec<PodPolicy>,
@@ -59,12 +64,14 @@ impl Plan {
 pub struct Applied {
     /// Every key that a policy wants there.
     pub keys: Vec<PodKey>,
-    /// Values that were put in force.
-    pub set: u64,
+    /// Keys that were put in force.
+    pub set: Vec<Key>,
     /// Whether the ledger knew the namespace: it was tuned before.
     pub known: bool,
     /// Values that another writer had changed, and that were put back.
     pub drift: u64,
+    /// Why originals of keys that no policy names any more could not be put back, if so.
+    pub unrestored: Option<String>,
     /// What is wrong with the ledger, if anything.
     pub ledger: Option<String>,
 }
@@ -99,11 +106,11 @@ pub fn apply(
     ledger: &Path,
     sure: bool,
 ) -> Result<Applied, ApplyError> {
-    let (mut set, mut drift, mut first) = (0, 0, None);
+    let (mut set, mut drift, mut first) = (Vec::new(), 0, None);
     // A runtime sets what the pod asks for at the same time: then it is judged again.
     for _ in 0..ATTEMPTS {
-        let (applied, overtaken) = attempt(plan, pod, fresh, ledger, sure)?;
-        set += applied.set;
+        let (mut applied, overtaken) = attempt(plan, pod, fresh, ledger, sure)?;
+        set.append(&mut applied.set);
         drift += applied.drift;
         let known = *first.get_or_insert(applied.known);
         if !overtaken {
@@ -118,11 +125,11 @@ fn attempt(
     plan: &Plan,
     pod: Option<&Identity>,
     fresh: &Fresh,
-    ledger: &Path,
+    ledger_path: &Path,
     sure: bool,
 ) -> Result<(Applied, bool), ApplyError> {
     let wanted = wanted(&plan.policies, pod);
-    let (ledger, notice) = Ledger::at(ledger.to_owned(), &plan.boot);
+    let (ledger, notice) = Ledger::at(ledger_path.to_owned(), &plan.boot);
     if wanted.is_empty() && ledger.is_empty() {
         let ledger = notice.map(|notice| notice.to_string());
         return Ok((Applied { ledger, ..Applied::default() }, false));
@@ -147,10 +154,16 @@ fn attempt(
         let shown = status.actual.as_deref().unwrap_or_default();
         match provenance(engine.ledger(), fresh, &change.key, shown) {
             Provenance::OursOrNobodys => {}
+            Provenance::Inherited(original) => engine.originate(&change.key, &original),
             Provenance::Unsure if !sure => return Err(ApplyError::Stale),
-            Provenance::Unsure | Provenance::Somebodys => {
+            Provenance::Unsure | Provenance::OnPurpose => {
                 writable.remove(&change.key);
-                kept.insert(change.key, status);
+                let why = on_purpose(fresh, &change.key);
+                kept.insert(change.key, (status, why));
+            }
+            Provenance::Changed(ours) => {
+                writable.remove(&change.key);
+                kept.insert(change.key, (status, changed(&ours)));
             }
         }
     }
@@ -159,8 +172,14 @@ fn attempt(
     }
     engine.expect(judged(&engine, &wanted, &writable));
     let gone = |key: &Key| !kept.contains_key(key) && !may_write(&wanted, key);
-    if !plan.observe && engine.ledger().iter().any(|(key, _)| gone(&key)) {
-        engine.restore(gone)?;
+    let mut unrestored = None;
+    // Of what somebody else has changed since only the original is left on record.
+    let was_ours = |record: &Record| {
+        record.stored.is_some() || record.intended.is_some() || record.sibling_of.is_some()
+    };
+    if !plan.observe && engine.ledger().iter().any(|(key, it)| was_ours(it) && gone(&key)) {
+        let restored = engine.restore(gone)?;
+        unrestored = unrestored_of(&restored);
     }
     engine.pass(now)?;
     let mut keys = Vec::with_capacity(wanted.len());
@@ -168,7 +187,7 @@ fn attempt(
         let name = plan.policies.get(*index).map(|policy| policy.name.as_str());
         let status = engine.status_of(key);
         let (state, detail, status) = match (kept.remove(*key), fresh.ineligible(key), status) {
-            (Some(status), ..) => (State::Yielded, Some(kept_because(fresh, key)), Some(status)),
+            (Some((status, why)), ..) => (State::Yielded, Some(why), Some(status)),
             (_, Some(why), _) => (State::Unsupported, Some(why.to_owned()), None),
             (.., Some(status)) => (status.state, status.detail.clone(), Some(status)),
             (.., None) => (State::Pending, None, None),
@@ -184,8 +203,19 @@ fn attempt(
         });
     }
     let ledger = engine.ledger_notice().map(str::to_owned);
+    if known && engine.ledger().is_empty() {
+        // Nothing is left to put back. One that stays is empty.
+        let _ = state_dir::remove(ledger_path);
+    }
     let counters = engine.counters();
-    let applied = Applied { keys, set: counters.ok, known, drift: counters.drift, ledger };
+    let applied = Applied {
+        keys,
+        set: engine.written().to_vec(),
+        known,
+        drift: counters.drift,
+        unrestored,
+        ledger,
+    };
     Ok((applied, engine.was_overtaken()))
 }
 
@@ -220,8 +250,13 @@ fn may_write(wanted: &Wanted<'_>, key: &Key) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Provenance {
     OursOrNobodys,
-    Somebodys,
-    /// Somebody's, unless what new namespaces have has changed.
+    /// Ours: the interface began with what the agent had set for those to come, instead of this.
+    Inherited(String),
+    /// Somebody's, who changed what was ours: this.
+    Changed(String),
+    /// Somebody's, who set it before the agent could.
+    OnPurpose,
+    /// The same, unless what new namespaces have has changed.
     Unsure,
 }
 
@@ -229,19 +264,45 @@ fn provenance(ledger: &Ledger, fresh: &Fresh, key: &Key, shown: &str) -> Provena
     match ledger.get(key).filter(|record| record.sibling_of.is_none()) {
         Some(record) if record.is_ours(key, shown) => Provenance::OursOrNobodys,
         // It was ours, and somebody changed it since, be it to what a new namespace has.
-        Some(record) if record.stored.is_some() => Provenance::Somebodys,
+        Some(Record { stored: Some(ours), .. }) => Provenance::Changed(show(ours)),
         // Not on record, or the agent died before it wrote.
         _ if fresh.has(key, shown) => Provenance::OursOrNobodys,
-        _ if copies(key) => Provenance::Unsure,
-        _ => Provenance::Somebodys,
+        _ => match inherited(ledger, key, shown) {
+            Some(original) => Provenance::Inherited(original),
+            None if copies(key) => Provenance::Unsure,
+            None => Provenance::OnPurpose,
+        },
     }
 }
 
-fn kept_because(fresh: &Fresh, key: &Key) -> String {
+/// What an interface would have begun with, had the agent not set `conf.default`.
+fn inherited(ledger: &Ledger, key: &Key, shown: &str) -> Option<String> {
+    let default = measure::everywhere(key);
+    let record = ledger.get(&default).filter(|_| default != *key)?;
+    record.is_ours(&default, shown).then(|| record.original.clone())
+}
+
+fn unrestored_of(restored: &[Restored]) -> Option<String> {
+    let failed = restored.iter().filter_map(|one| match &one.outcome {
+        Outcome::Failed { reason } => Some(format!("{} was not put back: {reason}", one.key)),
+        _ => None,
+    });
+    let failed: Vec<String> = failed.collect();
+    (!failed.is_empty()).then(|| failed.join("; "))
+}
+
+fn on_purpose(fresh: &Fresh, key: &Key) -> String {
     let fresh = fresh.value(key).unwrap_or("another value");
     format!(
         "kept: somebody set it on purpose, as a new namespace has {fresh}; onConflict: enforce would \
          overwrite it"
+    )
+}
+
+fn changed(ours: &str) -> String {
+    format!(
+        "kept: somebody changed it after the agent had set {ours}; onConflict: enforce would put it \
+         back"
     )
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::Provenance::{OursOrNobodys, Somebodys, Unsure};
+use super::Provenance::{Changed, OnPurpose, OursOrNobodys, Unsure};
 use super::*;
 use crate::pods::policy::Match;
 use crate::sysctl::measure::InNew;
@@ -81,14 +81,14 @@ fn what_nobody_touched_may_be_overwritten() {
 #[test]
 fn another_value_than_a_fresh_one_is_somebodys() {
     let (ledger, fresh) = (ledger(), measured());
-    assert_eq!(provenance(&ledger, &fresh, &key(SOMAXCONN), "8192"), Somebodys);
+    assert_eq!(provenance(&ledger, &fresh, &key(SOMAXCONN), "8192"), OnPurpose);
     // The node's may have changed since that was measured.
     assert_eq!(provenance(&ledger, &fresh, &key(RMEM), "4096 131072 1"), Unsure);
     let mut fresh = fresh;
     fresh.remember(&key(RMEM), "4096 131072 1");
     assert_eq!(provenance(&ledger, &fresh, &key(RMEM), "4096 131072 1"), OursOrNobodys);
     // What could not be read.
-    assert_eq!(provenance(&ledger, &fresh, &key(SOMAXCONN), ""), Somebodys);
+    assert_eq!(provenance(&ledger, &fresh, &key(SOMAXCONN), ""), OnPurpose);
 }
 
 #[test]
@@ -96,14 +96,18 @@ fn what_the_agent_wrote_is_its_own_until_somebody_changes_it() {
     let (mut ledger, fresh, somaxconn) = (ledger(), measured(), key(SOMAXCONN));
     ledger.intend(&somaxconn, "4096", "10000");
     // The agent died before the write, or after it.
-    for (shown, whose) in [("4096", OursOrNobodys), ("10000", OursOrNobodys), ("1", Somebodys)] {
+    for (shown, whose) in [("4096", OursOrNobodys), ("10000", OursOrNobodys), ("1", OnPurpose)] {
         assert_eq!(provenance(&ledger, &fresh, &somaxconn, shown), whose, "{shown}");
     }
     ledger.stored(&somaxconn, "10000", "10000", false);
     assert_eq!(provenance(&ledger, &fresh, &somaxconn, "10000"), OursOrNobodys);
     // Back to what a fresh one has is a change too.
     for shown in ["8192", "4096"] {
-        assert_eq!(provenance(&ledger, &fresh, &somaxconn, shown), Somebodys, "{shown}");
+        assert_eq!(
+            provenance(&ledger, &fresh, &somaxconn, shown),
+            Changed("10000".into()),
+            "{shown}"
+        );
     }
     // What was only noted because another key's write may change it was not set by the agent.
     let rmem = key(RMEM);
@@ -143,5 +147,5 @@ fn only_a_pods_own_keys_are_given_to_the_engine() {
     assert_eq!(given, expected.map(|(name, conflict)| (key(name), conflict)).into());
     assert!(may_write(&wanted, &key(SOMAXCONN)) && !may_write(&wanted, &key(RMEM)));
     assert!(!may_write(&wanted, &key("net.ipv4.tcp_syn_retries")), "nobody wants it any more");
-    assert!(kept_because(&fresh, &key(SOMAXCONN)).contains("has 4096"));
+    assert!(on_purpose(&fresh, &key(SOMAXCONN)).contains("has 4096"));
 }

@@ -95,7 +95,8 @@ impl Fresh {
     /// Whether a module that is loaded later may bring the key.
     #[must_use]
     pub fn lacks_some(&self) -> bool {
-        self.keys.values().any(|fresh| fresh.found == InNew::Absent)
+        let lacks = |found: &InNew| matches!(found, InNew::Absent | InNew::Unknown { .. });
+        self.keys.values().any(|fresh| lacks(&fresh.found))
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Last {
 pub enum Purpose {
     /// To see whether all is as it was.
     Sweep,
+    /// The same, once the pod has begun.
+    Settle,
     /// To apply what is wanted.
     Apply,
     /// The same, now that it is known what new namespaces have.
@@ -227,7 +229,7 @@ impl Register {
     fn dues(&mut self, purpose: Purpose) -> &mut BTreeSet<(Instant, NsId)> {
         match purpose {
             Purpose::Sweep => &mut self.sweeps,
-            Purpose::Apply | Purpose::ApplySurely => &mut self.soon,
+            Purpose::Settle | Purpose::Apply | Purpose::ApplySurely => &mut self.soon,
         }
     }
 

@@ -77,7 +77,11 @@ fn in_namespace(
     on_record: &BTreeSet<PathBuf>,
 ) -> Result<Vec<Restored>, String> {
     netns::enter(proc_root, fd, id).map_err(|error| error.to_string())?;
-    let path = plan.ledger(id.ino, nsfs::cookie());
+    if netns::is_in_initial(proc_root) {
+        return Ok(Vec::new());
+    }
+    let cookie = nsfs::cookie().map_err(|errno| errno.desc().to_owned())?;
+    let path = plan.ledger(id.ino, cookie);
     if !on_record.contains(&path) {
         return Ok(Vec::new());
     }

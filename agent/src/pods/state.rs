@@ -44,6 +44,18 @@ impl Pods {
     }
 }
 
+impl Pods {
+    /// How many keys there are in each state, over all namespaces.
+    #[must_use]
+    pub fn keys(&self) -> BTreeMap<State, u64> {
+        let mut counts = BTreeMap::new();
+        for key in self.namespaces.values().flat_map(|namespace| namespace.keys.iter()) {
+            *counts.entry(key.state).or_default() += 1;
+        }
+        counts
+    }
+}
+
 /// One namespace, or a file that was taken for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -170,6 +182,9 @@ impl Identity {
         Some((self.namespace.as_deref()?, self.name.as_deref()?))
     }
 }
+
+/// What is said of a key that programs take over once, where some may have done so before.
+pub const RESTART: &str = "what runs in the pod since before keeps the old value: restart it";
 
 /// A key in a pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

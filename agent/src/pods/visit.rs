@@ -77,8 +77,12 @@ pub enum Outcome {
     Applied(Applied),
     /// A sweep found all as it was.
     Unchanged,
-    /// The namespace is gone, or another one has taken its path.
+    /// The namespace is not at its first path any more.
     Gone,
+    /// Another namespace has its path, and the inode that it had.
+    Replaced,
+    /// It is the kernel's initial one: the host's, whoever mounted it there.
+    Host,
     /// To be done again once it is known what new namespaces have now.
     Stale,
     /// It could not be entered, or worked in.
@@ -112,9 +116,18 @@ impl Visit {
             Ok(false) => return Visited { outcome: Outcome::Gone, ..visited },
             Err(reason) => return Visited { outcome: Outcome::Failed(reason), ..visited },
         }
-        visited.cookie = nsfs::cookie();
-        if self.cookie.is_some() && visited.cookie != self.cookie {
-            return Visited { outcome: Outcome::Gone, ..visited };
+        if netns::is_in_initial(&self.proc_root) {
+            return Visited { outcome: Outcome::Host, ..visited };
+        }
+        match nsfs::cookie() {
+            Ok(cookie) if self.cookie.is_some() && cookie != self.cookie => {
+                return Visited { cookie, outcome: Outcome::Replaced, ..visited };
+            }
+            Ok(cookie) => visited.cookie = cookie,
+            Err(errno) => {
+                let why = format!("its cookie cannot be read: {}", errno.desc());
+                return Visited { outcome: Outcome::Failed(why), ..visited };
+            }
         }
         visited.pod = self.name();
         visited.outcome = self.work(visited.pod.as_ref().ok(), visited.cookie);
@@ -159,7 +172,8 @@ impl Visit {
 
     fn work(&self, pod: Option<&Identity>, cookie: Option<u64>) -> Outcome {
         let _in = info_span!("pod", name = named(pod, self.id)).entered();
-        if self.sweep.as_ref().is_some_and(|keys| self.is_as_before(keys)) {
+        let same_pod = pod == self.pod.as_ref();
+        if same_pod && self.sweep.as_ref().is_some_and(|keys| self.is_as_before(keys)) {
             return Outcome::Unchanged;
         }
         let ledger = self.plan.ledger(self.id.ino, cookie);

@@ -65,6 +65,8 @@ pub struct Engine {
     pub(super) followed: bool,
     /// Why it cannot be written now.
     save_notice: Option<String>,
+    /// Keys that the last pass put in force.
+    pub(super) written: Vec<Key>,
     pub(super) buffer: Vec<u8>,
     pub(super) counters: Counters,
 }
@@ -99,6 +101,7 @@ impl Engine {
             load_notice: None,
             followed: false,
             save_notice: None,
+            written: Vec::new(),
             buffer: Vec::new(),
             counters: Counters::default(),
         }
@@ -117,6 +120,12 @@ impl Engine {
     pub fn expect(&mut self, expected: BTreeMap<Key, Option<String>>) {
         self.expected = expected;
         self.overtaken = false;
+    }
+
+    /// The keys that the last pass put in force.
+    #[must_use]
+    pub fn written(&self) -> &[Key] {
+        &self.written
     }
 
     /// Whether another writer changed such a key meanwhile, which was left alone then.
@@ -176,6 +185,7 @@ impl Engine {
     }
 
     fn work(&mut self, mut chosen: Chosen, now: Instant) {
+        self.written.clear();
         self.look(&chosen);
         self.note_drift(&chosen);
         if !self.observe {
@@ -325,6 +335,11 @@ impl Engine {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Notes what a key was before the agent had to do with it, where nothing is on record of it.
+    pub fn originate(&mut self, key: &Key, original: &str) {
+        self.ledger.originate(key, original);
     }
 
     /// What is on record.

@@ -67,6 +67,12 @@ impl Engine {
             let Some(managed) = self.keys.get_mut(index) else { continue };
             if managed.drifted_since(&self.ledger) {
                 self.counters.drift += 1;
+                if self.quiet {
+                    let value = managed.shown().unwrap_or_default();
+                    let want = managed.policy.want.to_string();
+                    warn!(key = %managed.key, value, want, "drifted: another writer changed it");
+                    continue;
+                }
                 if !managed.has_been_met() {
                     warn!(
                         key = %managed.key,

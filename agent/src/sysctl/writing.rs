@@ -20,7 +20,10 @@ impl Engine {
             along |= changes_others(&change.key);
             let result = self.write_one(&change);
             let counter = match result {
-                WriteResult::Ok => &mut self.counters.ok,
+                WriteResult::Ok => {
+                    self.written.push(change.key.clone());
+                    &mut self.counters.ok
+                }
                 WriteResult::Rejected => &mut self.counters.rejected,
                 WriteResult::Denied => &mut self.counters.denied,
                 WriteResult::Mismatch => &mut self.counters.mismatch,
@@ -90,7 +93,7 @@ impl Engine {
             }
         };
         if let Some(expected) = self.expected.get_mut(&change.key) {
-            *expected = managed.shown().filter(|_| result == WriteResult::Ok);
+            *expected = managed.shown().filter(|_| result != WriteResult::Mismatch);
             let changes = |flag: &str| managed.entry.is_some_and(|entry| entry.has(flag));
             let by_kernel = changes("rounds") || changes("clamps");
             if result == WriteResult::Mismatch && trouble.is_none() && !by_kernel {
@@ -123,7 +126,10 @@ impl Engine {
         } else {
             let detail = managed.status(false, &self.ledger).detail;
             let reason = trouble.or(detail);
-            warn!(key = %change.key, old, new, why, reason, "not set");
+            match self.quiet {
+                false => warn!(key = %change.key, old, new, why, reason, "not set"),
+                true => debug!(key = %change.key, old, new, why, reason, "not set"),
+            }
         }
         result
     }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::host::HostLock;
 use super::mount::{self, Mount};
+use crate::agent_process::Agent;
 
 /// The directories. All that was made in them is gone when this is dropped.
 #[derive(Debug)]
@@ -187,6 +188,28 @@ impl Pods {
     pub fn open(&self, name: impl AsRef<OsStr>) -> Arc<File> {
         Arc::new(File::open(self.path(name)).unwrap())
     }
+}
+
+/// A namespace in the agent's picture, by its file; null if it is not there.
+#[must_use]
+pub fn shown(agent: &Agent<'_>, pods: &Pods, name: &str) -> Value {
+    let path = pods.path(name);
+    let status = agent.status();
+    let mut all = status["pods"]["namespaces"].as_array().into_iter().flatten();
+    all.find(|one| one["path"] == path.to_str().unwrap()).cloned().unwrap_or_default()
+}
+
+/// A key of a namespace in the picture; null if it is not there.
+#[must_use]
+pub fn key(namespace: &Value, name: &str) -> Value {
+    let mut keys = namespace["keys"].as_array().into_iter().flatten();
+    keys.find(|key| key["key"] == name).cloned().unwrap_or_default()
+}
+
+/// Waits until the agent says this of a namespace.
+pub fn wait_for_state(agent: &mut Agent<'_>, pods: &Pods, name: &str, state: &str) {
+    agent
+        .wait_until(&format!("{name} {state}"), |agent| shown(agent, pods, name)["state"] == state);
 }
 
 /// Unmounts what a killed run left in the directory of its pods.

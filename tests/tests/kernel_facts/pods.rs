@@ -166,18 +166,18 @@ fn a_cookie_is_one_namespaces_alone() {
     let Some(_host) = root_or_skip() else { return };
     let (cookie, again, namespace) = fresh(|| {
         let namespace = File::open(OWN).unwrap();
-        (nsfs::cookie(), nsfs::cookie(), namespace)
+        (nsfs::cookie().unwrap(), nsfs::cookie().unwrap(), namespace)
     });
     assert_eq!(cookie.is_some(), kernel() >= (5, 14), "SO_NETNS_COOKIE is of 5.14");
     assert_eq!(cookie, again);
     let entered = on_thread(|| {
         setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        nsfs::cookie()
+        nsfs::cookie().unwrap()
     });
     assert_eq!(entered, cookie);
     if cookie.is_some() {
-        assert_ne!(fresh(nsfs::cookie), cookie);
-        assert_ne!(nsfs::cookie(), cookie);
+        assert_ne!(fresh(|| nsfs::cookie().unwrap()), cookie);
+        assert_ne!(nsfs::cookie().unwrap(), cookie);
         return;
     }
     eprintln!("not tested: this kernel has no cookies");
@@ -190,7 +190,7 @@ fn an_inode_is_used_again_and_a_cookie_is_not() {
     let mut cookies: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     let mut made = 0;
     for _ in 0..500 {
-        let (id, cookie) = fresh(|| (own(), nsfs::cookie()));
+        let (id, cookie) = fresh(|| (own(), nsfs::cookie().unwrap()));
         let Some(cookie) = cookie else {
             return eprintln!("not tested: this kernel has no cookies");
         };
@@ -274,7 +274,7 @@ fn no_descriptor_is_left_by_a_look() {
             };
             let before = open();
             addresses().unwrap();
-            nsfs::cookie();
+            nsfs::cookie().unwrap();
             for name in ["net", ".", "nothing"] {
                 found(&directory.path().join(name));
             }

@@ -38,9 +38,11 @@ impl Run {
             Some(Slot::Waiting { since, late, .. }) => {
                 let waited = Instant::now().saturating_duration_since(*since);
                 let missing = waited >= MISSING_AFTER;
-                let detail = missing.then(|| self.not_mounted(path));
-                let state = if missing { PodState::SkippedNotMounted } else { PodState::Found };
-                PodNamespace { late: *late, ..nothing(path, state, detail) }
+                let shown = match missing.then(|| self.not_mounted(path)) {
+                    Some((state, detail)) => nothing(path, state, Some(detail)),
+                    None => nothing(path, PodState::Found, None),
+                };
+                PodNamespace { late: *late, ..shown }
             }
             Some(Slot::Skipped(state, why)) => nothing(path, *state, Some(why.clone())),
         };
@@ -65,16 +67,22 @@ impl Run {
         });
     }
 
-    fn not_mounted(&self, path: &Path) -> String {
+    fn not_mounted(&self, path: &Path) -> (PodState, String) {
         let directory = path.parent().unwrap_or(path);
         let proc_root = &self.context.roots.proc;
         match mounts::receives(proc_root, directory) {
-            Some(false) if !netns::shares_mounts_with_init(proc_root) => format!(
-                "no namespace is mounted there as far as the agent can see: mountPropagation: \
+            Some(false) if !netns::shares_mounts_with_init(proc_root) => {
+                let why = format!(
+                    "no namespace is mounted there as far as the agent can see: mountPropagation: \
                  HostToContainer is missing on the mount of {}, or the file was left over",
-                shown(directory)
-            ),
-            _ => "no namespace is mounted there: a file that was left over".to_owned(),
+                    shown(directory)
+                );
+                (PodState::SkippedNotMounted, why)
+            }
+            _ => {
+                let why = "no namespace is mounted there: a file that was left over";
+                (PodState::SkippedNotNetns, why.to_owned())
+            }
         }
     }
 

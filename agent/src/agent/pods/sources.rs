@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::publish::shown;
 use crate::config::PodNamespaces;
 use crate::kernel::inotify::{Inotify, Mask, Subscription, Touched, WatchId};
 use crate::kernel::node_file;
 use crate::pods::cni::{self, CniResult};
 use crate::pods::naming::normalize;
 
-/// A directory that is not there is looked for as often, beside the events of the one above it.
-const LOOK_FOR: Duration = Duration::from_secs(1);
-/// Where nothing can be watched, directories are read as often.
-const UNWATCHED: Duration = Duration::from_secs(1);
+/// A directory that is not there is looked for as often, beside the events of the one above it; and
+/// one that cannot be watched is read as often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Names in a directory that are looked at.
 const MOST_NAMES: usize = 20_000;
 
@@ -54,8 +54,10 @@ struct Directory {
     watch: Option<WatchId>,
     /// The nearest directory above it that is there, while it is not.
     above: Option<WatchId>,
-    /// Why it is not watched, or was not read.
+    /// Why it is not watched.
     trouble: Option<String>,
+    /// Why not all of it was read.
+    unread: Option<String>,
 }
 
 impl Sources {
@@ -66,6 +68,7 @@ impl Sources {
             watch: None,
             above: None,
             trouble: None,
+            unread: None,
         };
         Self {
             subscription: inotify.map(Inotify::subscribe_to_names),
@@ -87,14 +90,16 @@ impl Sources {
 
     /// What there is to look at.
     pub fn understand(&mut self, touched: Touched) -> Vec<Event> {
-        if touched.overflow {
-            return self.everything();
-        }
         for watch in &touched.ended {
             let ended = |directory: &&mut Directory| directory.watch == Some(*watch);
             for directory in self.directories.iter_mut().chain([&mut self.cache]).filter(ended) {
                 directory.watch = None;
             }
+        }
+        if touched.overflow {
+            let mut events = self.look_again();
+            events.extend(self.everything());
+            return events;
         }
         let mut events = Vec::new();
         // Results first: of two that wait, the namespace is then named at its first visit.
@@ -132,19 +137,18 @@ impl Sources {
             Mask::IN_CLOSE_WRITE | Mask::IN_MOVED_TO | Mask::IN_DELETE | Mask::IN_MOVED_FROM;
         let mut events = Vec::new();
         let mut missing = false;
-        if self.cache.begin(self.subscription.as_ref(), cache) || self.subscription.is_none() {
+        if self.cache.begin(self.subscription.as_ref(), cache) || self.cache.is_unwatched() {
             events.extend(self.read_results());
         }
         missing |= self.cache.watch.is_none();
         for index in 0..self.directories.len() {
             let Some(directory) = self.directories.get_mut(index) else { continue };
-            if directory.begin(self.subscription.as_ref(), netns) || self.subscription.is_none() {
+            if directory.begin(self.subscription.as_ref(), netns) || directory.is_unwatched() {
                 events.push(Event::Directory(index));
             }
             missing |= directory.watch.is_none();
         }
-        let every = if self.subscription.is_some() { LOOK_FOR } else { UNWATCHED };
-        self.look_at = missing.then(|| Instant::now() + every);
+        self.look_at = missing.then(|| Instant::now() + LOOK_AGAIN);
         events
     }
 
@@ -154,26 +158,28 @@ impl Sources {
         events
     }
 
-    /// The files of a directory, in order; `None` where it cannot be read.
-    pub fn list(&mut self, index: usize) -> Option<Vec<PathBuf>> {
+    /// The files of a directory, in order, and whether there are more; `None` where it cannot be read.
+    pub fn list(&mut self, index: usize) -> Option<(Vec<PathBuf>, bool)> {
         let directory = self.directories.get_mut(index)?;
         match node_file::list(&directory.path, MOST_NAMES) {
             Ok(names) => {
-                if names.more {
-                    directory.trouble = Some(format!(
-                        "{} has more than {MOST_NAMES} files",
-                        directory.path.display()
-                    ));
-                }
+                let path = shown(&directory.path);
+                directory.unread =
+                    names.more.then(|| format!("{path} has more than {MOST_NAMES} files"));
                 let mut paths: Vec<PathBuf> =
                     names.names.iter().map(|name| directory.path.join(name)).collect();
                 paths.sort();
-                Some(paths)
+                Some((paths, names.more))
             }
+            // Said already.
+            Err(error) if error.errno == nix::errno::Errno::ENOENT => {
+                directory.unread = None;
+                Some((Vec::new(), false))
+            }
+            // It may still be there.
             Err(error) => {
-                directory.trouble = Some(error.to_string());
-                // What is gone is gone; what cannot be read now may still be there.
-                (error.errno == nix::errno::Errno::ENOENT).then(Vec::new)
+                directory.unread = Some(error.to_string());
+                None
             }
         }
     }
@@ -197,19 +203,27 @@ impl Sources {
         }
     }
 
+    /// Whether all that lies in the directories of namespaces is known.
+    pub fn all_read(&self) -> bool {
+        self.directories.iter().all(|one| one.trouble.is_none() && one.unread.is_none())
+    }
+
     /// What is wrong.
     pub fn troubles(&self) -> impl Iterator<Item = &str> {
-        self.directories.iter().chain([&self.cache]).filter_map(|one| one.trouble.as_deref())
+        let all = self.directories.iter().chain([&self.cache]);
+        all.flat_map(|one| one.trouble.iter().chain(&one.unread)).map(String::as_str)
     }
 
     fn read_results(&mut self) -> Vec<Event> {
         let names = match node_file::list(&self.cache.path, MOST_NAMES) {
             Ok(names) => names.names,
             Err(error) => {
-                self.cache.trouble = Some(error.to_string());
+                let gone = error.errno == nix::errno::Errno::ENOENT;
+                self.cache.unread = (!gone).then(|| error.to_string());
                 return Vec::new();
             }
         };
+        self.cache.unread = None;
         let there: BTreeSet<&OsString> = names.iter().collect();
         let gone: Vec<OsString> =
             self.files.keys().filter(|name| !there.contains(name)).cloned().collect();
@@ -282,13 +296,18 @@ impl Directory {
         }
     }
 
+    /// Whether it is there, and nothing tells of what happens in it.
+    fn is_unwatched(&self) -> bool {
+        self.watch.is_none() && self.path.is_dir()
+    }
+
     /// Begins to watch it, if it is not watched. Whether it is watched only now.
     fn begin(&mut self, subscription: Option<&Subscription>, what: Mask) -> bool {
         if self.watch.is_some() {
             return false;
         }
         if !self.path.is_dir() {
-            self.trouble = Some(format!("{} does not exist", self.path.display()));
+            self.trouble = Some(format!("{} does not exist", shown(&self.path)));
             self.watch_above(subscription);
             // It may have been made before that.
             if !self.path.is_dir() {

@@ -1,5 +1,6 @@
 //! Visits to namespaces: begun, a few at a time, and what comes of them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -10,8 +11,8 @@ use super::publish::shown;
 use crate::kernel::netns::NsId;
 use crate::kernel::state_dir;
 use crate::pods::apply::{Applied, Plan};
-use crate::pods::register::{Last, Purpose};
-use crate::pods::state::{PodKey, PodState};
+use crate::pods::register::{Last, Purpose, Slot, Space};
+use crate::pods::state::{PodKey, PodState, RESTART};
 use crate::pods::visit::{Outcome, Visit, Visited, named};
 use crate::sysctl::effect::takes_effect;
 use crate::sysctl::key::Key;
@@ -26,8 +27,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// Sweeps take this part of the time at the most.
 const SWEEP_SHARE: u32 = 2000;
-/// Of keys that programs take over once.
-const RESTART: &str = "what runs in the pod since before keeps the old value: restart it";
+/// A pod's first process begins at the earliest when the network is there, and soon after.
+const STARTS_WITHIN: Duration = Duration::from_secs(2);
 /// Outcomes that are remembered to be shared.
 const OUTCOMES: usize = 16;
 
@@ -44,13 +45,16 @@ pub(super) fn start(run: &mut Run) {
             paths: space.paths.clone(),
             hosts: run.hosts.clone(),
             proc_root: run.context.roots.proc.clone(),
-            plan: run.plan.clone(),
+            plan: match run.leaving.contains(&id) {
+                true => Arc::new(Plan { policies: Vec::new(), ..(*run.plan).clone() }),
+                false => run.plan.clone(),
+            },
             fresh: run.fresh.clone(),
             sure: purpose == Purpose::ApplySurely,
             pod: space.pod.as_deref().cloned(),
             results,
             sweep: match (purpose, &space.last) {
-                (Purpose::Sweep, Some(last)) => Some(last.keys.clone()),
+                (Purpose::Sweep | Purpose::Settle, Some(last)) => Some(last.keys.clone()),
                 _ => None,
             },
         };
@@ -83,13 +87,37 @@ impl Run {
             }
             return;
         }
+        if self.leaving.remove(&id) {
+            if let Outcome::Failed(why) = &visited.outcome {
+                warn!(pod = named(None, id), reason = why, "originals not put back");
+            }
+            for path in self.paths_of(id) {
+                // What could not be put back stays on record.
+                self.register.forget(&path);
+                self.unpublish(&path);
+            }
+            return;
+        }
         let swept = Instant::now() + visited.cost * SWEEP_SHARE;
         self.rested_at = self.rested_at.min(swept).max(Instant::now());
         match visited.outcome {
             Outcome::Gone => {
-                let paths = self.register.space(id).map(|space| space.paths.clone());
-                for path in paths.unwrap_or_default() {
+                // Each path is forgotten by itself where it is something else now.
+                for path in self.paths_of(id) {
+                    self.look(&path, Instant::now(), false);
+                }
+                self.register.want(id, Purpose::Apply, false);
+            }
+            Outcome::Replaced => {
+                for path in self.paths_of(id) {
                     self.forget(&path);
+                    self.look(&path, Instant::now(), false);
+                }
+            }
+            Outcome::Host => {
+                let paths = self.paths_of(id);
+                self.hosts = self.hosts.iter().copied().chain([id]).collect();
+                for path in paths {
                     self.look(&path, Instant::now(), false);
                 }
             }
@@ -110,6 +138,10 @@ impl Run {
                 self.applied(id, applied);
             }
         }
+    }
+
+    fn paths_of(&self, id: NsId) -> Vec<std::path::PathBuf> {
+        self.register.space(id).map(|space| space.paths.clone()).unwrap_or_default()
     }
 
     fn failed(&mut self, id: NsId, why: String) {
@@ -145,9 +177,14 @@ impl Run {
         let Some(space) = self.register.space_mut(id) else { return };
         let now = Instant::now();
         let first = space.last.as_ref().is_none_or(|last| last.state == PodState::Failed);
-        let state = state_of(&keys);
-        let before = space.last.replace(Last { state, detail: applied.ledger, keys: keys.clone() });
-        let drifted = applied.drift + drift(before.as_ref(), &keys);
+        let unrestored = applied.unrestored;
+        let failed_back = unrestored.is_some();
+        let state = if failed_back { PodState::Failed } else { state_of(&keys) };
+        let detail = unrestored.or(applied.ledger);
+        let before = space.last.replace(Last { state, detail, keys: keys.clone() });
+        // What the runtime sets when the pod begins is no drift.
+        let settled = now.saturating_duration_since(space.appeared) > SETTLED_AFTER * 2;
+        let drifted = applied.drift + if settled { drift(before.as_ref(), &keys) } else { 0 };
         let late = space.late && !applied.known;
         if first {
             space.late = late;
@@ -163,18 +200,19 @@ impl Run {
         self.context.node.update(|node| {
             let Some(pods) = &mut node.pods else { return };
             pods.drift += drifted;
-            if first && late && applied.set > 0 {
+            if first && late && !applied.set.is_empty() {
                 pods.late += 1;
             }
-            if first && timely && !applied.known {
+            if first && timely && !applied.known && state != PodState::Failed {
                 pods.since_namespace.observe(since_namespace);
             }
             if let (true, Some(took)) = (timely, since_identity) {
                 pods.since_identity.observe(took);
             }
         });
-        say(&named, before.as_ref(), &keys, applied.set, late && first);
-        if has_results {
+        let path = space_path(self.register.space(id));
+        say(&named, &path, before.as_ref(), &keys, &applied.set);
+        if has_results || failed_back {
             // The CNI plugin may not be done with the addresses.
             let again = self.retry(id);
             self.register.look_again(id, again, Purpose::Apply);
@@ -195,8 +233,11 @@ impl Run {
         let now = Instant::now();
         let settled = space.appeared + SETTLED_AFTER;
         let sweep = now + self.config.pod_namespaces.sweep;
-        let next = if settled > now { settled.min(sweep) } else { sweep };
-        self.register.look_again(id, next, Purpose::Sweep);
+        if settled > now && settled < sweep {
+            self.register.look_again(id, settled, Purpose::Settle);
+        } else {
+            self.register.look_again(id, sweep, Purpose::Sweep);
+        }
     }
 
     /// Notes which values programs that listen already do not have.
@@ -204,12 +245,13 @@ impl Run {
         let Some(space) = self.register.space(id) else { return };
         let before = space.last.as_ref().filter(|last| last.state != PodState::Failed);
         // A pod's first process comes after its CNI result.
-        let runs = before.map_or(space.late && !applied.known, |_| space.named_at.is_none());
+        let just_named = space.named_at.is_some_and(|at| at.elapsed() < STARTS_WITHIN);
+        let runs = before.map_or(space.late, |_| !just_named);
         for key in applied.keys.iter_mut().filter(|key| in_force(key)) {
             let known = before.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
             let same = known.is_some_and(|known| known.value == key.value);
             let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
-            let changed = runs && !same && applied.set > 0;
+            let changed = runs && applied.set.iter().any(|set| set.as_str() == key.key);
             let effect = Key::parse(&key.key).ok().and_then(|key| takes_effect(&key));
             if (changed || same && noted) && effect.is_some_and(|effect| effect.restart) {
                 key.detail.get_or_insert_with(|| RESTART.to_owned());
@@ -218,14 +260,14 @@ impl Run {
     }
 
     /// The same keys, from an earlier pod if one had them.
-    fn shared(&mut self, keys: Vec<PodKey>) -> std::sync::Arc<[PodKey]> {
+    fn shared(&mut self, keys: Vec<PodKey>) -> Arc<[PodKey]> {
         if let Some(known) = self.outcomes.iter().position(|known| **known == *keys)
             && let Some(known) = self.outcomes.remove(known)
         {
             self.outcomes.push_front(known.clone());
             return known;
         }
-        let keys: std::sync::Arc<[PodKey]> = keys.into();
+        let keys: Arc<[PodKey]> = keys.into();
         self.outcomes.push_front(keys.clone());
         self.outcomes.truncate(OUTCOMES);
         keys
@@ -233,9 +275,13 @@ impl Run {
 
     /// Removes ledgers of namespaces that went away while nobody looked.
     pub(super) fn tidy(&mut self) {
-        if std::mem::replace(&mut self.tidied, true) || self.sources.troubles().next().is_some() {
+        let unclear =
+            |slot: &Slot| matches!(slot, Slot::Waiting { .. } | Slot::Skipped(PodState::Failed, _));
+        let mut slots = self.register.paths().filter_map(|path| self.register.slot(path));
+        if self.tidied || !self.sources.all_read() || slots.any(unclear) {
             return;
         }
+        self.tidied = true;
         let Ok(entries) = std::fs::read_dir(&self.plan.ledgers) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
@@ -288,9 +334,17 @@ fn drift(before: Option<&Last>, now: &[PodKey]) -> u64 {
     drifted.count() as u64
 }
 
-fn say(pod: &str, before: Option<&Last>, keys: &[PodKey], set: u64, late: bool) {
-    if set > 0 {
-        info!(pod, set, keys = keys.len(), late, "pod tuned");
+fn space_path(space: Option<&Space>) -> String {
+    space.and_then(|space| space.paths.first()).map(|path| shown(path)).unwrap_or_default()
+}
+
+fn say(pod: &str, path: &str, before: Option<&Last>, keys: &[PodKey], set: &[Key]) {
+    if !set.is_empty() {
+        let values = keys.iter().filter(|key| set.iter().any(|set| set.as_str() == key.key));
+        let values =
+            values.map(|key| format!("{}={}", key.key, key.value.as_deref().unwrap_or_default()));
+        let set = values.collect::<Vec<_>>().join(", ");
+        info!(pod, path, set, "pod tuned");
     }
     for key in keys {
         let known = before.and_then(|last| last.keys.iter().find(|known| known.key == key.key));

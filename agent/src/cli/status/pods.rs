@@ -1,6 +1,6 @@
 //! Pods in `headroom status`.
 
-use headroom::pods::state::{Identity, PodKey, PodNamespace, PodState};
+use headroom::pods::state::{Identity, PodKey, PodNamespace, PodState, RESTART};
 use headroom::serve::status::Status;
 use headroom::sysctl::state::State;
 
@@ -30,7 +30,18 @@ pub fn print(out: &Output, status: &Status, all: bool) {
         counts.map(|(state, count)| format!("{count} {}", in_words(*state))).collect();
     let late = match pods.late {
         0 => String::new(),
-        late => format!("; {late} were there before the agent: restart what listens in them"),
+        late => format!("; {late} were there before they could be tuned"),
+    };
+    let with = |test: &dyn Fn(&PodKey) -> bool| {
+        pods.namespaces.iter().filter(|namespace| namespace.keys.iter().any(test)).count()
+    };
+    let kept = match with(&|key| key.state == State::Yielded) {
+        0 => String::new(),
+        kept => format!("; {kept} with values that somebody set on purpose"),
+    };
+    let restart = match with(&|key| key.detail.as_deref() == Some(RESTART)) {
+        0 => String::new(),
+        restart => format!("; restart what runs in {restart}: it keeps old values"),
     };
     let summary = match (pods.counts.is_empty(), counts.is_empty()) {
         (true, _) => "not known: the task that looks for them fails".to_owned(),
@@ -38,7 +49,7 @@ pub fn print(out: &Output, status: &Status, all: bool) {
         (false, false) => counts.join(", "),
     };
     out.line("");
-    out.heading(&format!("PODS  {summary}{late}"));
+    out.heading(&format!("PODS  {summary}{kept}{late}{restart}"));
     let chosen = pods.namespaces.iter().filter(|namespace| all || needs_a_look(namespace));
     let mut chosen: Vec<&PodNamespace> = chosen.collect();
     if !all {
@@ -80,7 +91,7 @@ fn rows(namespace: &PodNamespace) -> Vec<(Tone, Vec<String>)> {
         notes.extend(namespace.unnamed.iter().map(|why| format!("not named: {why}")));
     }
     if namespace.late {
-        notes.push("was there before the agent".to_owned());
+        notes.push("was there before".to_owned());
     }
     let tone = match namespace.state {
         PodState::Tuned | PodState::Unmatched if namespace.is_well() => Tone::Good,

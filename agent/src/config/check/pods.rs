@@ -9,6 +9,7 @@ use super::super::document::{MatchSpec, PodNamespacesSpec, PodPolicySpec, Policy
 use super::super::problem::{Position, Problem, Problems, Severity, escape, push_index};
 use super::entry::Entries;
 use super::{absolute, hazards};
+use crate::pods::naming::normalize;
 use crate::pods::policy::{Match, PodPolicy};
 use crate::sysctl::catalogue::{self, Entry, Scope};
 use crate::sysctl::glob::{Glob, Subject};
@@ -263,7 +264,8 @@ pub fn namespaces(spec: &PodNamespacesSpec, problems: &mut Problems) -> PodNames
     let mut directories: Vec<PathBuf> = Vec::new();
     for directory in spec.directories.iter() {
         let path = below_root(directory, PATH, problems);
-        let problem = if directories.contains(&path) {
+        let same = |known: &PathBuf| normalize(known) == normalize(&path);
+        let problem = if directories.iter().any(same) {
             Problem::error("duplicate-path", "the same directory stands above: keep one of them")
         } else if directories.len() == MOST_DIRECTORIES {
             let message = format!("more than {MOST_DIRECTORIES} directories: remove some");

@@ -12,6 +12,9 @@ pub(super) fn pods(state: &NodeState, out: &mut Families) {
         for (state, count) in pods.counts() {
             out.add(&table::POD_NAMESPACES, &label(state), count as f64);
         }
+        for (state, count) in pods.keys() {
+            out.add(&table::POD_KEYS, &[state.label()], count as f64);
+        }
     }
     for (from, latency) in
         [("namespace", &pods.since_namespace), ("identity", &pods.since_identity)]

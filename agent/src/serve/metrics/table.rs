@@ -107,6 +107,8 @@ table! {
         "Files in the directories of pods' network namespaces, by what became of them; only where the configuration has `pods`."
     POD_APPLY_DURATION Histogram "headroom_pod_apply_duration_seconds" ["from"]
         "Time until policies were in force in a pod's namespace that appeared while the agent ran: those for every pod from the namespace's appearance, those by name from the CNI result's (identity)."
+    POD_KEYS Gauge "headroom_pod_keys" ["state"]
+        "Keys that policies want in pods' namespaces, over all of them, by state: yielded are kept, because somebody set them on purpose."
     POD_DRIFT Counter "headroom_pod_drift_total" []
         "Values in pods' namespaces that were in force and that another writer changed later, since the agent started."
     POD_LATE Counter "headroom_pod_late_total" []
