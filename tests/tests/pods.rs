@@ -342,7 +342,9 @@ fn a_read_only_proc_sys_is_named() {
     let netns = Namespace::new(&host);
     let mut pods = Pods::new(&host);
     let home = Home::inside(&netns);
-    home.configure(&(pods.configuration() + EVERY_POD));
+    let watch = "watch: { bridges: [b0] }\n";
+    netns.ip(["link", "add", "b0", "type", "bridge"]);
+    home.configure(&(pods.configuration() + EVERY_POD + watch));
     pods.create("a");
     let mut agent = private_mounts(|| {
         let mount = headroom_tests::Mount::bind("/proc/sys", "/proc/sys");
@@ -356,4 +358,5 @@ fn a_read_only_proc_sys_is_named() {
     let denied = key(&shown(&agent, &pods, "a"), "net.core.somaxconn");
     assert_eq!(denied["state"], "denied");
     assert!(denied["detail"].as_str().unwrap().contains("EROFS"), "{denied}");
+    assert_eq!(agent.status()["bridges"][0]["name"], "b0", "everything else goes on");
 }

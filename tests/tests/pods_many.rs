@@ -228,7 +228,7 @@ fn fault_20_without_a_result_processes_tell_the_pod_if_they_agree() {
     home.configure(&(pods.configuration() + POLICIES));
     let mut agent = home.start();
     let uid = |digit: char| "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx".replace('x', &digit.to_string());
-    for name in ["one", "two", "host", "nested"] {
+    for name in ["one", "two", "host", "empty"] {
         pods.create(name);
     }
     let sleeping = |name: &str| {
@@ -240,8 +240,12 @@ fn fault_20_without_a_result_processes_tell_the_pod_if_they_agree() {
     let _first = InCgroup::new(&host, &uid('2'), &mut sleeping("two"));
     // Another pod's process in it, as a debugger's.
     let _other = InCgroup::new(&host, &uid('3'), &mut sleeping("two"));
-    // A process of the host in a pod's cgroup, and one of the host in the pod's namespace.
-    let _foreign = InCgroup::new(&host, &uid('4'), Command::new("sleep").arg("1000"));
+    // A process of the host in the first pod's cgroup, one of that pod in a namespace of its own, and
+    // one of the host in a pod's namespace.
+    let _foreign = InCgroup::new(&host, &uid('1'), Command::new("sleep").arg("1000"));
+    let mut inner = Command::new("nsenter");
+    inner.arg(format!("--net={}", pods.path("one").display()));
+    let inner = InCgroup::new(&host, &uid('1'), inner.args(["unshare", "--net", "sleep", "1000"]));
     let mut on_host = sleeping("host").spawn().unwrap();
     let shown = |agent: &Agent<'_>, name: &str| {
         let path = pods.path(name);
@@ -259,8 +263,19 @@ fn fault_20_without_a_result_processes_tell_the_pod_if_they_agree() {
     agent.wait_until("not named", |agent| {
         why(agent, "host").contains("no pod") || why(agent, "host").contains("in a pod's cgroup")
     });
-    agent.wait_until("not named", |agent| why(agent, "nested").contains("no process"));
+    agent.wait_until("not named", |agent| why(agent, "empty").contains("no process"));
     assert_eq!(node.read(SOMAXCONN), "4096", "the host's own is never touched");
+    assert_eq!(pods.read("one", SOMAXCONN), "10000");
+    let nested = fs::File::open(format!("/proc/{}/ns/net", inner.process.id())).unwrap();
+    assert_ne!(nested.metadata().unwrap().ino(), fs::metadata(pods.path("one")).unwrap().ino());
+    let nested = std::thread::scope(|scope| {
+        let read = || {
+            nix::sched::setns(&nested, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap()
+        };
+        scope.spawn(read).join().unwrap()
+    });
+    assert_eq!(nested, "4096\n", "a namespace within a pod is the pod's business");
     // A name that comes later counts more.
     let address = Ipv4Addr::new(10, 99, 0, 7);
     pods.connect("one", address);
