@@ -90,7 +90,7 @@ pub enum Purpose {
 #[derive(Debug, Default)]
 pub struct Register {
     slots: BTreeMap<PathBuf, Slot>,
-    spaces: HashMap<NsId, Space>,
+    spaces: HashMap<NsId, Box<Space>>,
     /// To be visited now, in this order: those that wait for their values, then the others.
     urgent: VecDeque<NsId>,
     queue: VecDeque<NsId>,
@@ -117,17 +117,17 @@ impl Register {
     /// A namespace.
     #[must_use]
     pub fn space(&self, id: NsId) -> Option<&Space> {
-        self.spaces.get(&id)
+        self.spaces.get(&id).map(AsRef::as_ref)
     }
 
     /// The same, to be changed.
     pub fn space_mut(&mut self, id: NsId) -> Option<&mut Space> {
-        self.spaces.get_mut(&id)
+        self.spaces.get_mut(&id).map(AsMut::as_mut)
     }
 
     /// All namespaces.
     pub fn spaces(&self) -> impl Iterator<Item = (&NsId, &Space)> {
-        self.spaces.iter()
+        self.spaces.iter().map(|(id, space)| (id, space.as_ref()))
     }
 
     /// Notes a namespace at a path. Whether the namespace is new; it is then to be visited at once.
@@ -144,7 +144,7 @@ impl Register {
             }
             return false;
         }
-        self.spaces.insert(id, Space::new(path.to_owned(), appeared, late));
+        self.spaces.insert(id, Box::new(Space::new(path.to_owned(), appeared, late)));
         self.want(id, Purpose::Apply, true);
         true
     }
@@ -197,7 +197,7 @@ impl Register {
                 if let Some((at, purpose)) = space.due {
                     self.dues(purpose).remove(&(at, *id));
                 }
-                Some((*id, space))
+                Some((*id, *space))
             }
         }
     }

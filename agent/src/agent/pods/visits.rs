@@ -128,7 +128,10 @@ impl Run {
                 if let Some(space) = self.register.space_mut(id) {
                     space.cookie = visited.cookie;
                     match visited.pod {
-                        Ok(pod) => space.pod = Some(pod.into()),
+                        Ok(pod) => {
+                            space.pod = Some(pod.into());
+                            space.unnamed = None;
+                        }
                         Err(why) => {
                             space.unnamed = Some(why);
                             self.naming.want();
