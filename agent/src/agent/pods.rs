@@ -1,6 +1,7 @@
 //! The pods' task: finds pods' network namespaces, names their pods, and has policies applied in
 //! them.
 
+mod fresh;
 mod naming;
 mod publish;
 mod sources;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
-use super::supervise::{Failure, blocking, current, recovered};
+use super::supervise::{Failure, current, recovered};
 use super::{Context, once};
 use crate::config::Config;
 use crate::kernel::mounts::MountEvents;
@@ -26,8 +27,6 @@ use crate::pods::fresh::Fresh;
 use crate::pods::register::{MISSING_AFTER, Purpose, Register, Slot, Space};
 use crate::pods::state::{PodKey, PodState, Pods};
 use crate::pods::visit::Visited;
-use crate::sysctl::glob::Subject;
-use crate::sysctl::key::Key;
 use crate::sysctl::place::Net;
 use sources::{Event, Sources};
 
@@ -342,58 +341,6 @@ impl Run {
         };
         space.named_at.get_or_insert(now);
         self.register.want(id, Purpose::Apply, true);
-    }
-
-    /// Applies everything everywhere again, after another look at what new namespaces have.
-    async fn reapply(&mut self) -> Result<(), Failure> {
-        self.measure().await?;
-        let ids: Vec<NsId> = self.register.spaces().map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.register.want(id, Purpose::ApplySurely, false));
-        Ok(())
-    }
-
-    async fn refresh_stale(&mut self) -> Result<(), Failure> {
-        if self.stale.is_empty() {
-            return Ok(());
-        }
-        self.measure().await?;
-        for id in std::mem::take(&mut self.stale) {
-            self.register.want(id, Purpose::ApplySurely, true);
-        }
-        Ok(())
-    }
-
-    /// Looks at what new namespaces have, in one that is made for it.
-    async fn measure(&mut self) -> Result<(), Failure> {
-        let (plan, before) = (self.plan.clone(), self.fresh.clone());
-        let originals = self.originals();
-        let ((), measured) = blocking((), move |()| {
-            let mut fresh = Fresh::measure(&plan.tree, &plan.keys(), plan.kernel, Some(&before))?;
-            originals.iter().for_each(|(key, original)| fresh.remember(key, original));
-            Ok::<_, netns::NetnsError>(fresh)
-        })
-        .await?;
-        self.unmeasured = match measured {
-            Ok(fresh) => {
-                self.fresh = Arc::new(fresh);
-                None
-            }
-            Err(error) => Some((error.to_string(), Instant::now() + MEASURE_AGAIN)),
-        };
-        self.say_trouble();
-        Ok(())
-    }
-
-    /// What the node's keys were before the agent changed them: namespaces from then have that.
-    fn originals(&self) -> Vec<(Key, String)> {
-        self.context.node.read(|state| {
-            let keys = state.keys.iter().flatten();
-            let originals = keys.filter_map(|status| match &status.key {
-                Subject::Key(key) => Some((key.clone(), status.original.clone()?)),
-                Subject::Glob(_) => None,
-            });
-            originals.collect()
-        })
     }
 
     async fn reconfigure(&mut self, config: Arc<Config>) -> Result<(), Failure> {

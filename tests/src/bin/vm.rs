@@ -41,7 +41,7 @@ usage: vm [--kernel NAME]… [--test NAME]… [--out FILE] [--work DIRECTORY]
   --work DIRECTORY  where kernels and builds are kept (default target/vm)";
 
 /// The test binaries that run inside: those that look at the kernel.
-const TESTS: [&str; 16] = [
+const TESTS: [&str; 17] = [
     "kernel_versions",
     "kernel_facts",
     "sysctl_engine",
@@ -56,6 +56,7 @@ const TESTS: [&str; 16] = [
     "scenarios",
     "appearing",
     "pods",
+    "pods_values",
     "modules",
     "vm_modules",
 ];
