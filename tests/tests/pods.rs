@@ -280,7 +280,7 @@ fn pods_from_before_the_agent_are_tuned_and_counted_as_late_once() {
     assert_eq!((&a["late"], &a["pod"]["name"]), (&true.into(), &"shop-0".into()));
     assert_eq!(pods.read("a", SOMAXCONN), "10000");
     assert_eq!(agent.metrics().value("headroom_pod_late_total", &[]), Some(1.0));
-    assert!(home.run(["status", "--pods"]).stdout.contains("was there before"));
+    assert!(home.run(["status", "--pods"]).stdout.contains("1 late"));
     // Another run knows them, and those that went meanwhile are forgotten.
     pods.create("b");
     wait_for_state(&mut agent, &pods, "b", "tuned");

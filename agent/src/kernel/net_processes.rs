@@ -14,6 +14,8 @@ use super::netns::{self, Kind, NsId};
 pub struct Seen {
     /// For each wanted namespace in which there are processes, the pods of those that are in one.
     pub pods: BTreeMap<NsId, Vec<Pod>>,
+    /// Processes whose namespaces were seen.
+    pub looked_at: usize,
     /// Processes whose namespaces may not be seen: CAP_SYS_PTRACE is missing.
     pub refused: usize,
 }
@@ -46,6 +48,7 @@ pub fn look(proc_root: &Path, wanted: &BTreeSet<NsId>) -> Result<Seen, Processes
         let process = entry.path();
         match netns_of(&process) {
             Ok(id) if wanted.contains(&id) => {
+                seen.looked_at += 1;
                 let pods = seen.pods.entry(id).or_default();
                 pods.extend(pod_of(&process, id));
             }
@@ -53,8 +56,9 @@ pub fn look(proc_root: &Path, wanted: &BTreeSet<NsId>) -> Result<Seen, Processes
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 seen.refused += usize::from(process.exists());
             }
-            // In another one, or it ended.
-            _ => {}
+            Ok(_) => seen.looked_at += 1,
+            // It ended.
+            Err(_) => {}
         }
     }
     Ok(seen)

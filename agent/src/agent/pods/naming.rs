@@ -108,6 +108,10 @@ impl Run {
         }
         for id in unnamed {
             let told = match seen {
+                // Here and there one may be out of reach, such as a sandbox's init.
+                Ok(seen) if seen.refused <= seen.looked_at => {
+                    by_processes(seen.pods.get(&id), 0, &taken)
+                }
                 Ok(seen) => by_processes(seen.pods.get(&id), seen.refused, &taken),
                 Err(error) => Err(error.to_string()),
             };

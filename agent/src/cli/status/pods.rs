@@ -30,7 +30,7 @@ pub fn print(out: &Output, status: &Status, all: bool) {
         counts.map(|(state, count)| format!("{count} {}", in_words(*state))).collect();
     let late = match pods.late {
         0 => String::new(),
-        late => format!("; {late} were there before they could be tuned"),
+        late => format!("; {late} late: there before the agent or its policies"),
     };
     let with = |test: &dyn Fn(&PodKey) -> bool| {
         pods.namespaces.iter().filter(|namespace| namespace.keys.iter().any(test)).count()
@@ -91,7 +91,7 @@ fn rows(namespace: &PodNamespace) -> Vec<(Tone, Vec<String>)> {
         notes.extend(namespace.unnamed.iter().map(|why| format!("not named: {why}")));
     }
     if namespace.late {
-        notes.push("was there before".to_owned());
+        notes.push("late".to_owned());
     }
     let tone = match namespace.state {
         PodState::Tuned | PodState::Unmatched if namespace.is_well() => Tone::Good,
