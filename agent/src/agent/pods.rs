@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
@@ -296,7 +297,14 @@ impl Run {
                 self.is_elsewhere(path, id, now);
                 self.register.netns(path, id, now, late);
             }
-            Err(error) => self.register.skip(path, PodState::Failed, error.to_string()),
+            Err(error) => {
+                // Of the moment, perhaps: until it is known, the file waits for it to pass.
+                let passes = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EINTR];
+                match passes.contains(&error.errno) {
+                    true => self.register.wait(path, now, late),
+                    false => self.register.skip(path, PodState::Failed, error.to_string()),
+                }
+            }
         }
         self.publish(path);
     }
@@ -328,6 +336,7 @@ impl Run {
 
     fn forget(&mut self, path: &Path) {
         if let Some((id, space)) = self.register.forget(path) {
+            self.leaving.remove(&id);
             visits::remove_ledger(&self.plan, id, space.cookie);
         }
         self.unpublish(path);
@@ -359,20 +368,35 @@ impl Run {
             let elsewhere = self.register.paths().filter(|path| {
                 !directories.iter().any(|directory| path.parent() == Some(directory))
             });
-            let elsewhere: Vec<PathBuf> = elsewhere.cloned().collect();
-            for path in elsewhere {
-                match self.register.slot(&path) {
-                    Some(Slot::Netns(id)) => self.leaving.insert(*id),
-                    _ => {
-                        self.register.forget(&path);
-                        self.unpublish(&path);
-                        continue;
-                    }
-                };
-            }
+            let elsewhere: BTreeSet<PathBuf> = elsewhere.cloned().collect();
+            self.leave(&elsewhere);
             self.relist(true);
         }
         self.reapply().await
+    }
+
+    /// Of namespaces that are found nowhere else the originals are put back before they are forgotten.
+    fn leave(&mut self, elsewhere: &BTreeSet<PathBuf>) {
+        self.leaving.clear();
+        for path in elsewhere {
+            let id = match self.register.slot(path) {
+                Some(Slot::Netns(id)) => Some(*id),
+                _ => None,
+            };
+            let space = id.and_then(|id| self.register.space(id));
+            match (id, space) {
+                (Some(id), Some(space)) if space.paths.iter().all(|it| elsewhere.contains(it)) => {
+                    self.leaving.insert(id);
+                }
+                _ => {
+                    self.register.forget(path);
+                    self.unpublish(path);
+                    if let Some(id) = id {
+                        self.publish_space(id);
+                    }
+                }
+            }
+        }
     }
 
     fn start_visits(&mut self) {

@@ -278,7 +278,8 @@ fn provenance(ledger: &Ledger, fresh: &Fresh, key: &Key, shown: &str) -> Provena
 /// What an interface would have begun with, had the agent not set `conf.default`.
 fn inherited(ledger: &Ledger, key: &Key, shown: &str) -> Option<String> {
     let default = measure::everywhere(key);
-    let record = ledger.get(&default).filter(|_| default != *key)?;
+    let is_conf = key.as_str().contains(".conf.");
+    let record = ledger.get(&default).filter(|_| is_conf && default != *key)?;
     record.is_ours(&default, shown).then(|| record.original.clone())
 }
 

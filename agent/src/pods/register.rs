@@ -42,6 +42,8 @@ pub struct Space {
     pub appeared: Instant,
     /// Whether it was there before the agent was.
     pub late: bool,
+    /// The same, whatever became of it: many are found at once then.
+    pub from_start: bool,
     /// Its cookie, once it was visited.
     pub cookie: Option<u64>,
     /// Whose it is.
@@ -327,6 +329,7 @@ impl Space {
             paths: vec![path],
             appeared,
             late,
+            from_start: late,
             cookie: None,
             pod: None,
             unnamed: None,

@@ -48,7 +48,11 @@ pub fn restore(config: &Config, proc_root: &Path, plan: &Plan) -> Vec<RestoredPo
         let names = node_file::list(directory, MOST).unwrap_or_default().names;
         for path in names.iter().map(|name| directory.join(name)) {
             let Ok(Found::Netns(fd, id)) = nsfs::find(proc_root, &path) else { continue };
-            if hosts.contains(&id) || !seen.insert(id) {
+            let prefix = format!("{}-", id.ino);
+            let recorded = |ledger: &PathBuf| {
+                ledger.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+            };
+            if hosts.contains(&id) || !seen.insert(id) || !on_record.iter().any(recorded) {
                 continue;
             }
             let visit = || in_namespace(proc_root, fd, id, plan, &on_record);

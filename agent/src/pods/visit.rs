@@ -38,6 +38,8 @@ pub struct Visit {
     pub hosts: Arc<[NsId]>,
     /// The proc file system.
     pub proc_root: PathBuf,
+    /// Whether its directory is not configured any more.
+    pub leaving: bool,
     /// What is wanted.
     pub plan: Arc<Plan>,
     /// What untouched namespaces have.
@@ -59,6 +61,8 @@ pub struct Visited {
     pub number: u64,
     /// Which namespace.
     pub id: NsId,
+    /// Whether its directory was not configured any more.
+    pub leaving: bool,
     /// Its cookie: another one than expected says that it is another namespace, which has the inode
     /// of one that is gone.
     pub cookie: Option<u64>,
@@ -209,6 +213,7 @@ impl Visited {
     fn nothing(visit: &Visit) -> Self {
         Self {
             number: visit.number,
+            leaving: visit.leaving,
             id: visit.id,
             cookie: visit.cookie,
             pod: Err("it was not entered".to_owned()),

@@ -32,6 +32,8 @@ pub(super) struct Naming {
     /// No look before this: what the last one took.
     rested_at: Instant,
     looking: Option<JoinHandle<Look>>,
+    /// When the last look began: what appeared later may have the inode of one that was looked for.
+    began: Instant,
 }
 
 impl Naming {
@@ -42,6 +44,7 @@ impl Naming {
             pause: FIRST,
             rested_at: Instant::now(),
             looking: None,
+            began: Instant::now(),
         }
     }
 
@@ -69,6 +72,7 @@ impl Naming {
         if wanted.is_empty() {
             return;
         }
+        self.began = now;
         let proc_root = self.proc_root.clone();
         self.looking = Some(tokio::task::spawn_blocking(move || {
             let before = system::thread_cpu_time();
@@ -115,7 +119,10 @@ impl Run {
                 Ok(seen) => by_processes(seen.pods.get(&id), seen.refused, &taken),
                 Err(error) => Err(error.to_string()),
             };
-            let Some(space) = self.register.space_mut(id) else { continue };
+            let began = self.naming.began;
+            let Some(space) = self.register.space_mut(id).filter(|it| it.appeared < began) else {
+                continue;
+            };
             match told {
                 Ok(pod) => space.pod = Some(pod.into()),
                 Err(why) => space.unnamed = Some(format!("no CNI result names it; {why}")),

@@ -13,9 +13,10 @@ use crate::kernel::node_file;
 use crate::pods::cni::{self, CniResult};
 use crate::pods::naming::normalize;
 
-/// A directory that is not there is looked for as often, beside the events of the one above it; and
-/// one that cannot be watched is read as often.
+/// A directory that is not there is looked for as often, beside the events of the one above it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// One that cannot be watched is read as often.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Names in a directory that are looked at.
 const MOST_NAMES: usize = 20_000;
 
@@ -95,6 +96,10 @@ impl Sources {
             for directory in self.directories.iter_mut().chain([&mut self.cache]).filter(ended) {
                 directory.watch = None;
             }
+            // One that was moved away goes on by itself.
+            if let Some(subscription) = &self.subscription {
+                subscription.forget(*watch);
+            }
         }
         if touched.overflow {
             let mut events = self.look_again();
@@ -122,6 +127,10 @@ impl Sources {
         if above || !touched.ended.is_empty() {
             events.extend(self.look_again());
         }
+        if !touched.ended.is_empty() {
+            // What was told of a directory that is gone now was not understood.
+            events.extend(self.everything());
+        }
         events
     }
 
@@ -148,7 +157,9 @@ impl Sources {
             }
             missing |= directory.watch.is_none();
         }
-        self.look_at = missing.then(|| Instant::now() + LOOK_AGAIN);
+        let there = self.directories.iter().chain([&self.cache]).any(Directory::is_unwatched);
+        let pause = if there { READ_AGAIN } else { LOOK_AGAIN };
+        self.look_at = missing.then(|| Instant::now() + pause);
         events
     }
 
@@ -220,6 +231,10 @@ impl Sources {
             Err(error) => {
                 let gone = error.errno == nix::errno::Errno::ENOENT;
                 self.cache.unread = (!gone).then(|| error.to_string());
+                if gone {
+                    self.files.clear();
+                    self.results.clear();
+                }
                 return Vec::new();
             }
         };
@@ -284,16 +299,7 @@ impl Directory {
         let made = Mask::IN_CREATE | Mask::IN_MOVED_TO | Mask::IN_ONLYDIR;
         let mut ancestors = self.path.ancestors().skip(1);
         let found = ancestors.find_map(|above| subscription.watch(above, made).ok());
-        if found != self.above {
-            self.watch_nothing_above(Some(subscription));
-            self.above = found;
-        }
-    }
-
-    fn watch_nothing_above(&mut self, subscription: Option<&Subscription>) {
-        if let Some((above, subscription)) = self.above.take().zip(subscription) {
-            subscription.forget(above);
-        }
+        self.above = found;
     }
 
     /// Whether it is there, and nothing tells of what happens in it.
@@ -315,7 +321,8 @@ impl Directory {
             }
         }
         self.trouble = None;
-        self.watch_nothing_above(subscription);
+        // Its watch stays: it may be another directory's.
+        self.above = None;
         let ended = Mask::IN_DELETE_SELF | Mask::IN_MOVE_SELF | Mask::IN_ONLYDIR;
         match subscription.map(|subscription| subscription.watch(&self.path, what | ended)) {
             Some(Ok(watch)) => self.watch = Some(watch),

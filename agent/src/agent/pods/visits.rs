@@ -45,6 +45,7 @@ pub(super) fn start(run: &mut Run) {
             paths: space.paths.clone(),
             hosts: run.hosts.clone(),
             proc_root: run.context.roots.proc.clone(),
+            leaving: run.leaving.contains(&id),
             plan: match run.leaving.contains(&id) {
                 true => Arc::new(Plan { policies: Vec::new(), ..(*run.plan).clone() }),
                 false => run.plan.clone(),
@@ -79,6 +80,8 @@ impl Run {
         self.running = self.running.saturating_sub(1);
         self.visits = self.visits.saturating_add(1);
         let id = visited.id;
+        let swept = Instant::now() + visited.cost * SWEEP_SHARE;
+        self.rested_at = self.rested_at.min(swept).max(Instant::now());
         if !self.register.visited(id, visited.number) {
             // It went away meanwhile, and left what it had on record just now.
             let known = self.register.space(id).and_then(|space| space.cookie);
@@ -87,19 +90,14 @@ impl Run {
             }
             return;
         }
-        if self.leaving.remove(&id) {
-            if let Outcome::Failed(why) = &visited.outcome {
-                warn!(pod = named(None, id), reason = why, "originals not put back");
-            }
-            for path in self.paths_of(id) {
-                // What could not be put back stays on record.
-                self.register.forget(&path);
-                self.unpublish(&path);
-            }
+        if visited.leaving {
+            self.left(id, &visited.outcome);
             return;
         }
-        let swept = Instant::now() + visited.cost * SWEEP_SHARE;
-        self.rested_at = self.rested_at.min(swept).max(Instant::now());
+        let here = !matches!(visited.outcome, Outcome::Gone | Outcome::Replaced | Outcome::Host);
+        if let Some(space) = self.register.space_mut(id).filter(|_| here) {
+            space.cookie = visited.cookie.or(space.cookie);
+        }
         match visited.outcome {
             Outcome::Gone => {
                 // Each path is forgotten by itself where it is something else now.
@@ -109,10 +107,10 @@ impl Run {
                 self.register.want(id, Purpose::Apply, false);
             }
             Outcome::Replaced => {
-                for path in self.paths_of(id) {
-                    self.forget(&path);
-                    self.look(&path, Instant::now(), false);
-                }
+                // All of them first: what is found again belongs to the new one.
+                let paths = self.paths_of(id);
+                paths.iter().for_each(|path| self.forget(path));
+                paths.iter().for_each(|path| self.look(path, Instant::now(), false));
             }
             Outcome::Host => {
                 let paths = self.paths_of(id);
@@ -126,7 +124,6 @@ impl Run {
             Outcome::Unchanged => self.look_later(id),
             Outcome::Applied(applied) => {
                 if let Some(space) = self.register.space_mut(id) {
-                    space.cookie = visited.cookie;
                     match visited.pod {
                         Ok(pod) => {
                             space.pod = Some(pod.into());
@@ -140,6 +137,28 @@ impl Run {
                 }
                 self.applied(id, applied);
             }
+        }
+    }
+
+    /// A namespace that is found in no directory any more had its originals put back.
+    fn left(&mut self, id: NsId, outcome: &Outcome) {
+        let why = match outcome {
+            Outcome::Failed(why) => Some(why),
+            Outcome::Applied(applied) => applied.unrestored.as_ref(),
+            _ => None,
+        };
+        if let Some(reason) = why {
+            warn!(pod = named(None, id), reason, "originals not put back");
+        }
+        if !self.leaving.remove(&id) {
+            // Its directory is configured again.
+            self.register.want(id, Purpose::Apply, true);
+            return;
+        }
+        for path in self.paths_of(id) {
+            // What could not be put back stays on record.
+            self.register.forget(&path);
+            self.unpublish(&path);
         }
     }
 
@@ -206,7 +225,7 @@ impl Run {
             if first && late && !applied.set.is_empty() {
                 pods.late += 1;
             }
-            if first && timely && !applied.known && state != PodState::Failed {
+            if before.is_none() && timely && !applied.known && state != PodState::Failed {
                 pods.since_namespace.observe(since_namespace);
             }
             if let (true, Some(took)) = (timely, since_identity) {
@@ -236,7 +255,8 @@ impl Run {
         let now = Instant::now();
         let settled = space.appeared + SETTLED_AFTER;
         let sweep = now + self.config.pod_namespaces.sweep;
-        if settled > now && settled < sweep {
+        // Those that are all there from the start take their turns.
+        if settled > now && settled < sweep && !space.from_start {
             self.register.look_again(id, settled, Purpose::Settle);
         } else {
             self.register.look_again(id, sweep, Purpose::Sweep);
@@ -251,7 +271,8 @@ impl Run {
         let just_named = space.named_at.is_some_and(|at| at.elapsed() < STARTS_WITHIN);
         let runs = before.map_or(space.late, |_| !just_named);
         for key in applied.keys.iter_mut().filter(|key| in_force(key)) {
-            let known = before.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
+            let last = space.last.as_ref();
+            let known = last.and_then(|last| last.keys.iter().find(|one| one.key == key.key));
             let same = known.is_some_and(|known| known.value == key.value);
             let noted = known.is_some_and(|known| known.detail.as_deref() == Some(RESTART));
             let changed = runs && applied.set.iter().any(|set| set.as_str() == key.key);
