@@ -194,7 +194,7 @@ impl Run {
         self.note_running(id, &mut applied);
         let keys = self.shared(applied.keys);
         let has_results = self.register.space(id).is_some_and(|space| {
-            space.pod.is_none() && !self.sources.results(&space.paths).is_empty()
+            !space.is_named() && !self.sources.results(&space.paths).is_empty()
         });
         let Some(space) = self.register.space_mut(id) else { return };
         let now = Instant::now();
