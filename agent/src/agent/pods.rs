@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::kernel::mounts::MountEvents;
 use crate::kernel::netns::{self, NsId};
 use crate::kernel::nsfs::{self, Found};
-use crate::kernel::{mounts, system};
+use crate::kernel::{mounts, state_dir, system};
 use crate::pods::apply::Plan;
 use crate::pods::fresh::Fresh;
 use crate::pods::register::{MISSING_AFTER, Purpose, Register, Slot, Space};
@@ -51,11 +51,7 @@ pub async fn keep(mut context: Context) -> Result<(), Failure> {
 
 /// Also where the configuration has no policies for pods any more: their originals are put back.
 fn is_wanted(config: &Config) -> bool {
-    !config.pods.is_empty() || has_ledgers(&config.state.join(once::LEDGERS))
-}
-
-fn has_ledgers(directory: &Path) -> bool {
-    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+    !config.pods.is_empty() || !state_dir::files(&config.state.join(once::LEDGERS)).is_empty()
 }
 
 /// Visits after which memory is given back as soon as there is nothing to do.
@@ -261,8 +257,10 @@ impl Run {
         let mut gone: Vec<PathBuf> =
             known.filter(|path| paths.binary_search(path).is_err()).cloned().collect();
         if more {
+            let proc_root = &self.context.roots.proc;
             // It may be among those that were not read.
-            gone.retain(|path| std::fs::symlink_metadata(path).is_err());
+            let nothing = |path: &Path| matches!(nsfs::find(proc_root, path), Ok(Found::Nothing));
+            gone.retain(|path| nothing(path));
         }
         gone.iter().for_each(|path| self.forget(path));
         let now = Instant::now();

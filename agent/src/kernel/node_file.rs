@@ -56,6 +56,12 @@ pub struct Names {
     pub more: bool,
 }
 
+/// Whether a directory is there.
+#[must_use]
+pub fn is_directory(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// At most `most` names in a directory.
 pub fn list(directory: &Path, most: usize) -> Result<Names, FileError> {
     let fail = |error: &std::io::Error| FileError::new(Access::Read, directory, of_io(error));

@@ -1,7 +1,6 @@
 //! Putting the originals of pods' keys back, where no agent runs.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -36,8 +35,7 @@ pub struct RestoredPod {
 /// Puts back what is on record of every namespace that is found.
 #[must_use]
 pub fn restore(config: &Config, proc_root: &Path, plan: &Plan) -> Vec<RestoredPod> {
-    let ledgers = fs::read_dir(&plan.ledgers).into_iter().flatten().flatten();
-    let on_record: BTreeSet<PathBuf> = ledgers.map(|entry| entry.path()).collect();
+    let on_record: BTreeSet<PathBuf> = state_dir::files(&plan.ledgers).into_iter().collect();
     let hosts = netns::hosts(proc_root);
     let mut seen: BTreeSet<NsId> = BTreeSet::new();
     let mut restored = Vec::new();

@@ -304,7 +304,7 @@ impl Directory {
 
     /// Whether it is there, and nothing tells of what happens in it.
     fn is_unwatched(&self) -> bool {
-        self.watch.is_none() && self.path.is_dir()
+        self.watch.is_none() && node_file::is_directory(&self.path)
     }
 
     /// Begins to watch it, if it is not watched. Whether it is watched only now.
@@ -312,11 +312,11 @@ impl Directory {
         if self.watch.is_some() {
             return false;
         }
-        if !self.path.is_dir() {
+        if !node_file::is_directory(&self.path) {
             self.trouble = Some(format!("{} does not exist", shown(&self.path)));
             self.watch_above(subscription);
             // It may have been made before that.
-            if !self.path.is_dir() {
+            if !node_file::is_directory(&self.path) {
                 return false;
             }
         }

@@ -306,17 +306,16 @@ impl Run {
             return;
         }
         self.tidied = true;
-        let Ok(entries) = std::fs::read_dir(&self.plan.ledgers) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
+        for file in state_dir::files(&self.plan.ledgers) {
+            let name = file.file_name().unwrap_or_default();
             let kept = self.register.spaces().any(|(id, space)| {
                 let ledger = self.plan.ledger(id.ino, space.cookie);
                 let unknown = space.cookie.is_none()
                     && name.to_string_lossy().starts_with(&format!("{}-", id.ino));
-                unknown || ledger.file_name() == Some(&name)
+                unknown || ledger.file_name() == Some(name)
             });
             if !kept {
-                let _ = state_dir::remove(&entry.path());
+                let _ = state_dir::remove(&file);
             }
         }
     }
