@@ -3,6 +3,7 @@
 mod appeared;
 mod bridges;
 mod config_watch;
+mod limits;
 mod listen;
 mod neighbors;
 pub mod once;
@@ -235,7 +236,7 @@ fn spawn_all(
     metrics: &Arc<Metrics>,
 ) {
     let right_place = !matches!(context.place.net, Net::Wrong(_));
-    neighbors::prepare_scrape(context);
+    limits::prepare_scrape(context, right_place);
     supervisor.spawn("heart", context, neighbors::beat);
     supervisor.spawn("sysctl", context, sysctls::enforce);
     supervisor.spawn("pods", context, pods::keep);
@@ -244,6 +245,7 @@ fn spawn_all(
         supervisor.spawn("neighbor-netlink", context, neighbors::ask_netlink);
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
         supervisor.spawn("bridges", context, bridges::watch);
+        supervisor.spawn("limits", context, limits::read_slowly);
     }
     // TCP before the socket: where two agents start at once, the port decides.
     let limits = Limits::default();

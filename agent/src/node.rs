@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::system::SelfUsage;
+use crate::limits::Limit;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
 use crate::pods::state::Pods;
@@ -43,6 +44,10 @@ pub struct NodeState {
     pub neighbor: [Neighbor; 2],
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
+    /// What the readers of limits found, by reader.
+    pub limits: BTreeMap<&'static str, Vec<Limit>>,
+    /// How many pods have a network namespace of their own; `None` while it is not known.
+    pub pod_count: Option<u64>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
     pub pods: Option<Pods>,
     /// How the reading of each source went last.
@@ -186,6 +191,8 @@ impl NodeState {
             "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
             "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
             "sysctl" => self.keys = None,
+            // Those that are read at every scrape come back with it.
+            "limits" => self.limits.clear(),
             "pods" => {
                 if let Some(pods) = &mut self.pods {
                     pods.namespaces.clear();

@@ -44,18 +44,11 @@ fn sample(sampler: &SharedSampler, state: &mut NodeState, thresholds: bool) {
     }
 }
 
-/// What a scrape reads: statistics and thresholds through kept descriptors, and the agent's own
-/// cost. No lock that pod creation holds is taken.
-pub fn prepare_scrape(context: &Context) {
+/// What a scrape reads: statistics and thresholds through kept descriptors. No lock that pod creation
+/// holds is taken.
+pub fn at_scrape(context: &Context) -> impl FnMut(&mut NodeState) + Send + 'static {
     let sampler = sampler(context);
-    let facts = system::self_facts();
-    context.node.on_scrape(move |state| {
-        sample(&sampler, state, true);
-        let started = Instant::now();
-        let usage = system::self_usage(&facts);
-        state.collected("process", usage.as_ref().err().cloned(), started.elapsed());
-        state.process = usage.ok();
-    });
+    move |state| sample(&sampler, state, true)
 }
 
 /// The main loop's heart: every second it beats, and samples the peak.

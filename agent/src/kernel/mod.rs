@@ -9,6 +9,7 @@ pub mod errno;
 pub mod fanotify;
 mod gate;
 pub mod inotify;
+pub mod kept;
 pub mod links;
 pub mod listeners;
 pub mod mounts;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Exactness, Limit};
+use super::{About, Cadence, Cost, Exactness, Limit};
 use crate::kernel::links::{BridgeLink, LinkEvent};
 use crate::kernel::name::Name;
 
@@ -22,20 +22,30 @@ pub struct Bridge {
     pub read_from: &'static str,
 }
 
-/// The bridges as limits.
+/// Ports of a bridge.
+pub static ABOUT: About = About {
+    name: "bridge_ports",
+    title: "bridge",
+    unit: "ports",
+    scope: "each bridge",
+    read: "/sys/class/net/<bridge>/brif, or RTM_GETLINK",
+    raised_by: None,
+    cost: Cost::Fixed(1.0),
+    cost_why: "the CNI plugin joins one veth a pod to the bridge",
+    when_hit: "the pod hangs in ContainerCreating: `exchange full` (EXFULL)",
+    exactness: &[("all", Exactness::Exact, "BR_PORT_BITS 10, port 0 is reserved")],
+    cadence: Cadence::Scrape,
+};
+
+/// The bridges as limits. Pods do not join one that nothing has joined yet.
 #[must_use]
 pub fn limits(bridges: &[Bridge]) -> Vec<Limit> {
     bridges
         .iter()
         .map(|bridge| Limit {
-            limit: "bridge_ports",
-            object: bridge.name.to_string(),
-            used: Some(bridge.ports),
-            max: Some(bridge.limit),
-            hits: None,
-            exactness: Exactness::Exact,
             read_from: bridge.read_from,
-            raised_by: None,
+            cost: if bridge.ports == 0 { Cost::NotByPods } else { ABOUT.cost },
+            ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, bridge.limit)
         })
         .collect()
 }

@@ -1,12 +1,69 @@
-//! Limits: kernel resources with a maximum. One file a limit; a new one is listed in [`all`].
+//! Limits: kernel resources with a maximum. One file a limit; a new one is listed in [`ABOUT`], and
+//! in [`cheap`] or [`dear`] where it has a reader of its own.
 
 pub mod bridge;
 pub mod neighbor;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::node::NodeState;
+
+/// What is always true of a limit: for the reference, `status` and `plan`.
+#[derive(Debug, PartialEq)]
+pub struct About {
+    /// Stable name, the metrics' label value: `bridge_ports`.
+    pub name: &'static str,
+    /// In the middle of a sentence, before its object: `bridge`, `neighbor table`.
+    pub title: &'static str,
+    /// What is counted, in the plural: `ports`.
+    pub unit: &'static str,
+    /// What the kernel keeps one count for, and so what the objects are.
+    pub scope: &'static str,
+    /// Where `used` and `max` are read.
+    pub read: &'static str,
+    /// The key that raises it, or what else does; `None`: nothing does.
+    pub raised_by: Option<&'static str>,
+    /// What a pod costs.
+    pub cost: Cost,
+    /// Why that is so: the source, or the documented prior.
+    pub cost_why: &'static str,
+    /// What is seen when it is hit, and by which errno.
+    pub when_hit: &'static str,
+    /// How exact `used` is, by kernel: for the table in the documentation.
+    pub exactness: &'static [(&'static str, Exactness, &'static str)],
+    /// Whether it is read at every scrape, or now and then.
+    pub cadence: Cadence,
+}
+
+/// When a limit is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cadence {
+    /// At every scrape.
+    Scrape,
+    /// Off the scrape's path, on a schedule that its own cost stretches; the age is exported.
+    Slow,
+}
+
+/// What a pod costs of a limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cost {
+    /// So much, by the kernel's own rules.
+    Fixed(f64),
+    /// Learned from what pods use here.
+    Learned {
+        /// Until enough pods were seen; 0: nothing is foretold until then.
+        prior: f64,
+        /// A pod never costs less.
+        floor: f64,
+    },
+    /// Pods do not use it up one by one: nothing is foretold.
+    NotByPods,
+}
 
 /// How well `used` says what the kernel compares with `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,19 +73,24 @@ pub enum Exactness {
     Exact,
     /// The kernel's number is this or less.
     UpperBound,
+    /// The kernel's number is this or more.
+    LowerBound,
+    /// Near it, on either side.
+    Estimate,
 }
 
-/// One limit of one object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// One limit of one object, as it is now.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// Which limit: a stable name.
-    pub limit: &'static str,
-    /// Of what: an address family, a bridge.
+    /// What is always true of it.
+    pub about: &'static About,
+    /// Of what: an address family, a bridge, a user. Escaped.
     pub object: String,
-    /// In use. `None`: cannot be read.
+    /// In use. `None`: not known, and `unknown` says why.
     pub used: Option<u64>,
-    /// The maximum. `None`: cannot be read.
+    /// The part of `used` that pods have, where that is known by itself.
+    pub of_pods: Option<u64>,
+    /// The maximum. `None`: there is none, or it cannot be read.
     pub max: Option<u64>,
     /// How often the kernel refused because it was reached, since boot.
     pub hits: Option<u64>,
@@ -36,14 +98,111 @@ pub struct Limit {
     pub exactness: Exactness,
     /// Where `used` was read.
     pub read_from: &'static str,
-    /// The key that raises it. `None`: nothing does.
+    /// The key that raises it for this object. `None`: none does.
     pub raised_by: Option<&'static str>,
+    /// What a pod costs of this object.
+    pub cost: Cost,
+    /// When it was read, where that was not just now.
+    pub read_at: Option<Instant>,
+    /// Why a number is missing. Escaped.
+    pub unknown: Option<String>,
 }
+
+impl Limit {
+    /// A limit with everything from its [`About`]; the numbers are still to be filled in.
+    #[must_use]
+    pub fn of(about: &'static About, object: impl Into<String>) -> Self {
+        Self {
+            about,
+            object: object.into(),
+            used: None,
+            of_pods: None,
+            max: None,
+            hits: None,
+            exactness: about.exactness.first().map_or(Exactness::Exact, |(_, exact, _)| *exact),
+            read_from: about.read,
+            raised_by: about.raised_by,
+            cost: about.cost,
+            read_at: None,
+            unknown: None,
+        }
+    }
+
+    /// A limit that cannot be read, and why; the reason must be escaped.
+    #[must_use]
+    pub fn unknown(about: &'static About, object: impl Into<String>, why: impl ToString) -> Self {
+        Self { unknown: Some(why.to_string()), ..Self::of(about, object) }
+    }
+
+    /// With its numbers.
+    #[must_use]
+    pub fn with(mut self, used: u64, max: u64) -> Self {
+        (self.used, self.max) = (Some(used), Some(max));
+        self
+    }
+}
+
+/// Where readers find the kernel.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Usually `/proc`.
+    pub proc: PathBuf,
+    /// Usually `/sys`.
+    pub sys: PathBuf,
+}
+
+/// Reads one limit, for all its objects.
+pub trait Reader: Send {
+    /// The limit's name, or that of the source where one source serves several limits.
+    fn name(&self) -> &'static str;
+
+    /// How it is now. A limit that this kernel does not have (no module, no such file) is left out;
+    /// one that cannot be read is [`Limit::unknown`].
+    fn read(&mut self) -> Vec<Limit>;
+
+    /// Between two readings, at the least, of one that is dear.
+    fn every(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
+/// Readers for every scrape: kept descriptors, microseconds, no lock that pod creation holds.
+#[must_use]
+pub fn cheap(_roots: &Roots) -> Vec<Box<dyn Reader>> {
+    Vec::new()
+}
+
+/// Readers for the slow schedule.
+#[must_use]
+pub fn dear(_roots: &Roots) -> Vec<Box<dyn Reader>> {
+    Vec::new()
+}
+
+/// Reads with all of them into the picture. A reader that panics loses its own numbers.
+pub fn read_all(readers: &mut [Box<dyn Reader>], state: &mut NodeState) {
+    for reader in readers {
+        read(reader.as_mut(), state);
+    }
+}
+
+fn read(reader: &mut dyn Reader, state: &mut NodeState) {
+    let name = reader.name();
+    match catch_unwind(AssertUnwindSafe(|| reader.read())) {
+        Ok(limits) => drop(state.limits.insert(name, limits)),
+        Err(_) => drop(state.limits.remove(name)),
+    }
+}
+
+/// What is always true of every limit, in the order they are shown.
+pub static ABOUT: &[&About] = &[&neighbor::ABOUT, &bridge::ABOUT];
 
 /// Every limit of the node.
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
+    limits.extend(node.limits.values().flatten().cloned());
+    let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
+    limits.sort_by_key(place);
     limits
 }

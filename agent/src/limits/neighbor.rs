@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Exactness, Limit};
+use super::{About, Cadence, Cost, Exactness, Limit};
 use crate::kernel::neighbor::{EntryCounts, Family, StatError, StatFile, Table, TableStat};
 use crate::kernel::sysctl_file::{OpenMode, SysctlFile, SysctlTree};
 
@@ -130,34 +130,68 @@ impl Neighbor {
     }
 }
 
-/// Both tables as limits.
+/// Entries of the neighbor tables.
+pub static ABOUT: About = About {
+    name: "neighbor_table",
+    title: "neighbor table",
+    unit: "pinned entries",
+    scope: "each address family, for all network namespaces together",
+    read: "RTM_GETNEIGH in every namespace, else /proc/net/stat",
+    raised_by: Some("net.ipv4.neigh.default.gc_thresh3"),
+    cost: Cost::Learned { prior: 2.0, floor: 2.0 },
+    cost_why: "one entry for the pod in the node's namespace, one for the gateway in the pod's; two more \
+               for every pair of pods that talk on one bridge",
+    when_hit: "`neighbor table overflow!`; connections time out, datagrams vanish (ENOBUFS)",
+    exactness: &[
+        ("all", Exactness::Exact, "pinned entries, where a scan saw every entry of the table"),
+        ("all", Exactness::UpperBound, "all entries less the known exempt ones, where it did not"),
+    ],
+    cadence: Cadence::Slow,
+};
+
+/// Both tables as limits. What an upper bound of IPv6's says is nothing: multicast alone makes six
+/// entries a pod, which are collected as soon as room is needed.
 #[must_use]
 pub fn limits(tables: &[Neighbor; 2]) -> Vec<Limit> {
     let known = Family::ALL.into_iter().zip(tables).filter(|(_, table)| table.entries().is_some());
-    known
-        .map(|(family, table)| {
-            let fullness = table.fullness();
-            let exact = fullness.is_some_and(|fullness| fullness.basis == Basis::Pinned);
-            Limit {
-                limit: "neighbor_table",
-                object: family.label().to_owned(),
-                used: fullness.map(|fullness| fullness.used).or(table.entries()),
-                max: table.gc_thresholds().map(|[_, _, max]| max),
-                hits: table.table_fulls(),
-                exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },
-                read_from: match (exact, table.stat.is_some()) {
-                    (true, _) => "RTM_GETNEIGH",
-                    (false, true) => "/proc/net/stat",
-                    (false, false) => "RTM_GETNEIGHTBL",
-                },
-                raised_by: Some(match family {
-                    Family::Ipv4 => "net.ipv4.neigh.default.gc_thresh3",
-                    Family::Ipv6 => "net.ipv6.neigh.default.gc_thresh3",
-                }),
-            }
-        })
-        .collect()
+    known.map(|(family, table)| limit(family, table)).collect()
 }
+
+fn limit(family: Family, table: &Neighbor) -> Limit {
+    let fullness = table.fullness();
+    let exact = fullness.is_some_and(|fullness| fullness.basis == Basis::Pinned);
+    let used = fullness.map(|fullness| fullness.used).or(table.entries());
+    let (used, unknown) = match (family, exact) {
+        (Family::Ipv6, false) => (None, Some(UNSCANNED.to_owned())),
+        _ => (used, None),
+    };
+    Limit {
+        used,
+        max: table.gc_thresholds().map(|[_, _, max]| max),
+        hits: table.table_fulls(),
+        exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },
+        read_from: match (exact, table.stat.is_some()) {
+            (true, _) => "RTM_GETNEIGH",
+            (false, true) => "/proc/net/stat",
+            (false, false) => "RTM_GETNEIGHTBL",
+        },
+        raised_by: Some(match family {
+            Family::Ipv4 => "net.ipv4.neigh.default.gc_thresh3",
+            Family::Ipv6 => "net.ipv6.neigh.default.gc_thresh3",
+        }),
+        cost: match family {
+            Family::Ipv4 => ABOUT.cost,
+            // Pods without IPv6 traffic have none that is pinned.
+            Family::Ipv6 => Cost::Learned { prior: 0.0, floor: 0.0 },
+        },
+        unknown,
+        ..Limit::of(&ABOUT, family.label())
+    }
+}
+
+/// Why nothing is said of the IPv6 table.
+const UNSCANNED: &str =
+    "not every namespace was scanned, and most entries are collected when room is needed";
 
 /// Reads what a scrape needs, without a lock that pod creation holds: kept descriptors on the
 /// statistics and the thresholds, nothing else.

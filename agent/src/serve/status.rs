@@ -170,12 +170,22 @@ pub struct Limit {
     pub max: Option<u64>,
     /// How often it was hit since boot.
     pub hits: Option<u64>,
-    /// `exact` or `upper-bound`.
+    /// What is counted.
+    pub unit: String,
+    /// `exact`, `upper-bound`, `lower-bound` or `estimate`.
     pub exactness: limits::Exactness,
     /// Where `used` was read.
     pub read_from: String,
     /// The key that raises it.
     pub raised_by: Option<String>,
+    /// What is seen when it is hit.
+    pub when_hit: String,
+    /// How many seconds ago it was read, where that was not just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// Why a number is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// How the reading of a source went.
@@ -295,7 +305,7 @@ fn bridges(state: &NodeState) -> Option<Vec<Bridge>> {
 
 fn limit(limit: limits::Limit) -> Limit {
     Limit {
-        limit: limit.limit.to_owned(),
+        limit: limit.about.name.to_owned(),
         object: limit.object,
         used: limit.used,
         max: limit.max,
@@ -303,6 +313,10 @@ fn limit(limit: limits::Limit) -> Limit {
         exactness: limit.exactness,
         read_from: limit.read_from.to_owned(),
         raised_by: limit.raised_by.map(str::to_owned),
+        unit: limit.about.unit.to_owned(),
+        when_hit: limit.about.when_hit.to_owned(),
+        age_seconds: limit.read_at.map(|at| at.elapsed().as_secs()),
+        unknown: limit.unknown,
     }
 }
 

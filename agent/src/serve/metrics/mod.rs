@@ -3,6 +3,7 @@
 mod pods;
 pub mod table;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -238,10 +239,25 @@ fn fields(key: &KeyStatus, values: &[i128], spec: &'static Spec, out: &mut Famil
 
 fn limit(state: &NodeState, out: &mut Families) {
     for limit in limits::all(state) {
-        let labels = [limit.limit, limit.object.as_str()];
+        let labels = [limit.about.name, limit.object.as_str()];
         out.maybe(&table::LIMIT_USED, &labels, limit.used);
         out.maybe(&table::LIMIT_MAX, &labels, limit.max);
         out.maybe(&table::LIMIT_HITS, &labels, limit.hits);
+    }
+    ages(state, out);
+}
+
+/// How old the dear ones are: the oldest of a limit's objects.
+fn ages(state: &NodeState, out: &mut Families) {
+    let mut ages = BTreeMap::new();
+    for limit in state.limits.values().flatten() {
+        if let Some(at) = limit.read_at {
+            let oldest = ages.entry(limit.about.name).or_insert(at);
+            *oldest = at.min(*oldest);
+        }
+    }
+    for (name, at) in ages {
+        out.add(&table::LIMIT_AGE, &[name], at.elapsed().as_secs_f64());
     }
 }
 

@@ -123,6 +123,8 @@ table! {
         "The maximum of a limit."
     LIMIT_HITS Counter "headroom_limit_hits_total" ["limit", "object"]
         "Times that the kernel refused because a limit was reached, since boot."
+    LIMIT_AGE Gauge "headroom_limit_age_seconds" ["limit"]
+        "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
     HOST_NETNS Gauge "headroom_host_netns" []
         "Whether the agent is in the node's network namespace (1), where it should be, or not (0)."
     TASK_RESTARTS Counter "headroom_task_restarts_total" ["task"]
