@@ -144,13 +144,7 @@ impl Limit {
     /// How it is named in a sentence: `bridge cni0`, `IPv4 neighbor table`.
     #[must_use]
     pub fn named(&self) -> String {
-        let title = self.about.title;
-        match self.object.as_str() {
-            "" => title.to_owned(),
-            "ipv4" => format!("IPv4 {title}"),
-            "ipv6" => format!("IPv6 {title}"),
-            object => format!("{title} {object}"),
-        }
+        named(self.about, &self.object)
     }
 
     /// With its numbers.
@@ -158,6 +152,18 @@ impl Limit {
     pub fn with(mut self, used: u64, max: u64) -> Self {
         (self.used, self.max) = (Some(used), Some(max));
         self
+    }
+}
+
+/// How an object of a limit is named in a sentence.
+#[must_use]
+pub fn named(about: &About, object: &str) -> String {
+    let title = about.title;
+    match object {
+        "" => title.to_owned(),
+        "ipv4" => format!("IPv4 {title}"),
+        "ipv6" => format!("IPv6 {title}"),
+        object => format!("{title} {object}"),
     }
 }
 
