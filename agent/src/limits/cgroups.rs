@@ -79,9 +79,9 @@ impl Cgroups {
 /// root itself.
 fn counted(stat: &str) -> Option<u64> {
     let sum = |living: &str, dying: &str| {
-        Some(counters::keyed(stat, living)? + counters::keyed(stat, dying)?)
+        Some(counters::keyed(stat, living)?.saturating_add(counters::keyed(stat, dying)?))
     };
-    let all = || Some(sum("nr_descendants", "nr_dying_descendants")? + 1);
+    let all = || Some(sum("nr_descendants", "nr_dying_descendants")?.saturating_add(1));
     sum("nr_subsys_memory", "nr_dying_subsys_memory").or_else(all)
 }
 

@@ -106,7 +106,8 @@ impl Hits {
                 (Some(now), Some(last)) => now - last,
                 _ => 0,
             });
-        self.total += dropped.saturating_sub(failed) + early;
+        let refused = dropped.saturating_sub(failed).saturating_add(early);
+        self.total = self.total.saturating_add(refused);
         self.last = now;
         self.total
     }

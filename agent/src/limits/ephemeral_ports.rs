@@ -50,8 +50,8 @@ impl EphemeralPorts {
         let sockets = self.sockets.parsed(counters::tcp_sockets)?;
         let [low, high] = self.range.fields([0, 1])?;
         let reserved = self.reserved.parsed(|list| counters::ports_between(list, low, high))?;
-        let width = (high + 1).saturating_sub(low);
-        Ok([sockets.inuse + sockets.tw, width.saturating_sub(reserved)])
+        let width = high.saturating_add(1).saturating_sub(low);
+        Ok([sockets.inuse.saturating_add(sockets.tw), width.saturating_sub(reserved)])
     }
 }
 

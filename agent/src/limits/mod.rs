@@ -12,6 +12,7 @@ pub mod ipv6_routes;
 pub mod keys;
 pub mod neighbor;
 pub mod pids;
+pub mod pressure;
 pub mod ptys;
 pub mod tcp;
 

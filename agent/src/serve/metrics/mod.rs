@@ -245,6 +245,9 @@ fn limit(state: &NodeState, out: &mut Families) {
         out.maybe(&table::LIMIT_HITS, &labels, limit.hits);
     }
     ages(state, out);
+    if let Some(stalled) = state.cpu_stalled {
+        out.add(&table::PRESSURE_STALLED, &["cpu"], stalled.as_secs_f64());
+    }
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.
