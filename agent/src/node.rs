@@ -53,6 +53,8 @@ pub struct NodeState {
     pub reserve: u64,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
+    /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
+    pub cpu_stalled: Option<Duration>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
     pub pods: Option<Pods>,
     /// How the reading of each source went last.
@@ -197,7 +199,10 @@ impl NodeState {
             "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
-            "limits" => self.limits.clear(),
+            "limits" => {
+                self.limits.clear();
+                self.pod_count = None;
+            }
             "pods" => {
                 if let Some(pods) = &mut self.pods {
                     pods.namespaces.clear();

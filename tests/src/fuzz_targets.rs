@@ -22,7 +22,8 @@ use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, links, netlink};
+use headroom::kernel::{cgroup, counters, links, netlink};
+use headroom::limits::{conntrack, keys};
 use headroom::node::{Check, Node};
 use headroom::pods::{cni, naming};
 use headroom::serve::http::{Limits, Listener, harden, serve};
@@ -43,7 +44,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 19] = [
+pub const ALL: [(&str, Body); 20] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
@@ -54,6 +55,7 @@ pub const ALL: [(&str, Body); 19] = [
     ("http_client_response", http_client_response),
     ("http_request", http_request),
     ("ledger", ledger),
+    ("limits", limits),
     ("neighbor_stat", neighbor_stat),
     ("netlink_datagram", netlink_datagram),
     ("policy_bounds", policy_bounds),
@@ -297,6 +299,42 @@ pub fn fanotify_events(data: &[u8]) {
             }
             Err(Malformed) => assert_eq!(index + 1, found.len(), "goes on after it"),
         }
+    }
+}
+
+/// Files that limits are read from: what is made of them is bounded by what is in them.
+pub fn limits(data: &[u8]) {
+    let data = data.get(..64 << 10).unwrap_or(data);
+    let text = String::from_utf8_lossy(data);
+    let lines = text.lines().count();
+    let _ = (counters::threads(&text), counters::pressure_some(&text));
+    let _ = (counters::tcp_sockets(&text), counters::keyed(&text, "nr_descendants"));
+    let _ = (counters::memory_cgroups(&text), counters::ipv6_dst_entries(&text));
+    let _ = counters::netstat(&text, "TcpExt", ["ListenOverflows", "TCPAbortOnMemory"]);
+    if let Some([first, second]) = counters::words(&text, [0, 1]) {
+        let mut words = text.split_ascii_whitespace();
+        assert_eq!(words.next().and_then(|word| word.parse().ok()), Some(first));
+        assert_eq!(words.next().and_then(|word| word.parse().ok()), Some(second));
+    }
+    if let Some(users) = counters::key_users(&text) {
+        assert_eq!(users.len(), lines);
+        let shown = keys::limits(users);
+        assert!(shown.len() <= 10 && shown.iter().all(|limit| limit.object.starts_with("uid ")));
+    }
+    if let Some([Some(drop), Some(early), failed]) =
+        counters::columns(&text, ["drop", "early_drop", "insert_failed"])
+    {
+        let mut hits = conntrack::Hits::default();
+        let total = hits.take(drop, early, failed.unwrap_or(0));
+        assert_eq!(hits.take(drop, early, failed.unwrap_or(0)), total, "nothing happened");
+    }
+    if counters::softnet(&text).is_some() {
+        assert!(lines > 0);
+    }
+    if let Some(count) = counters::ports_between(&text, 1, 65535) {
+        let in_half = counters::ports_between(&text, 1, 32767).unwrap();
+        let in_other = counters::ports_between(&text, 32768, 65535).unwrap();
+        assert_eq!(count, in_half + in_other);
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod counters;
 pub mod errno;
 pub mod fanotify;
 mod gate;

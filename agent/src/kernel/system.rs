@@ -61,6 +61,13 @@ pub fn open_files_limit() -> u64 {
     }
 }
 
+/// Whether this process is in the initial PID namespace, whose inode is fixed (`PROC_PID_INIT_INO`).
+#[must_use]
+pub fn in_initial_pid_namespace(proc_root: &Path) -> bool {
+    let link = std::fs::read_link(proc_root.join("self/ns/pid"));
+    link.is_ok_and(|link| link == Path::new("pid:[4026531836]"))
+}
+
 /// CPU time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {

@@ -1,18 +1,32 @@
 //! Limits: kernel resources with a maximum. One file a limit; a new one is listed in [`ABOUT`], and
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
+pub mod aio;
 pub mod bridge;
+pub mod cgroups;
+pub mod conntrack;
+pub mod cpu_backlog;
+pub mod ephemeral_ports;
+pub mod file_handles;
+pub mod ipv6_routes;
+pub mod keys;
 pub mod neighbor;
+pub mod pids;
+pub mod pressure;
+pub mod ptys;
 mod reference;
+pub mod tcp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::reference::reference;
+use crate::kernel::errno::FileError;
 use crate::node::NodeState;
 
 /// What is always true of a limit: for the reference, `status` and `plan`.
@@ -162,6 +176,21 @@ impl Limit {
         named(self.about, &self.object)
     }
 
+    /// With `used` and `max` as they were read. `None` where the kernel does not have it, unknown
+    /// where it cannot be read.
+    #[must_use]
+    pub fn read(
+        about: &'static About,
+        object: impl Into<String>,
+        numbers: Result<[u64; 2], FileError>,
+    ) -> Option<Self> {
+        match numbers {
+            Ok([used, max]) => Some(Self::of(about, object).with(used, max)),
+            Err(error) if error.errno == Errno::ENOENT => None,
+            Err(error) => Some(Self::unknown(about, object, error.to_string())),
+        }
+    }
+
     /// With its numbers.
     #[must_use]
     pub fn with(mut self, used: u64, max: u64) -> Self {
@@ -208,14 +237,24 @@ pub trait Reader: Send {
 
 /// Readers for every scrape: kept descriptors, microseconds, no lock that pod creation holds.
 #[must_use]
-pub fn cheap(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn cheap(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    vec![
+        Box::new(aio::Aio::new(roots)),
+        Box::new(conntrack::Conntrack::new(roots)),
+        Box::new(cpu_backlog::Softnet::new(roots)),
+        Box::new(ephemeral_ports::EphemeralPorts::new(roots)),
+        Box::new(file_handles::FileHandles::new(roots)),
+        Box::new(ipv6_routes::Ipv6Routes::new(roots)),
+        Box::new(keys::Keys::new(roots)),
+        Box::new(pids::Pids::new(roots)),
+        Box::new(ptys::Ptys::new(roots)),
+    ]
 }
 
 /// Readers for the slow schedule.
 #[must_use]
-pub fn dear(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    vec![Box::new(cgroups::Cgroups::new(roots)), Box::new(tcp::Tcp::new(roots))]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -234,13 +273,33 @@ fn read(reader: &mut dyn Reader, state: &mut NodeState) {
 }
 
 /// What is always true of every limit, in the order they are shown.
-pub static ABOUT: &[&About] = &[&neighbor::ABOUT, &bridge::ABOUT];
+pub static ABOUT: &[&About] = &[
+    &neighbor::ABOUT,
+    &bridge::ABOUT,
+    &cpu_backlog::ABOUT,
+    &cpu_backlog::QUEUE,
+    &cpu_backlog::BUDGET,
+    &conntrack::ABOUT,
+    &pids::ABOUT,
+    &file_handles::ABOUT,
+    &keys::ABOUT,
+    &keys::BYTES,
+    &cgroups::ABOUT,
+    &tcp::MEMORY,
+    &tcp::ORPHANS,
+    &tcp::LISTEN_QUEUE,
+    &ephemeral_ports::ABOUT,
+    &ipv6_routes::ABOUT,
+    &aio::ABOUT,
+    &ptys::ABOUT,
+];
 
 /// Every limit of the node.
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
+    limits.extend(cpu_backlog::limits(node));
     limits.extend(node.limits.values().flatten().cloned());
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
