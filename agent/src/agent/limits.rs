@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 use tracing::warn;
 
-use super::supervise::{Failure, blocking, recovered};
+use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, neighbors};
-use crate::kernel::system;
+use crate::kernel::{kubepods, system};
 use crate::limits::{self, Limit, Reader, Roots};
 use crate::node::NodeState;
 
@@ -17,7 +17,9 @@ const SHARE: f64 = 0.0005;
 const EVERY: Duration = Duration::from_secs(1);
 
 fn roots(context: &Context) -> Roots {
-    Roots { proc: context.roots.proc.clone(), sys: context.roots.sys.clone() }
+    let (proc, sys) = (context.roots.proc.clone(), context.roots.sys.clone());
+    let cgroup = kubepods::cgroup_root(&sys);
+    Roots { proc, sys, cgroup, netns: current(context).pod_namespaces.directories.clone() }
 }
 
 /// What a scrape reads: kept descriptors and the agent's own cost. No lock that pod creation holds is

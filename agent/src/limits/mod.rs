@@ -2,7 +2,11 @@
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
 pub mod bridge;
+pub mod inotify;
+pub mod kubepods;
+pub mod mounts;
 pub mod neighbor;
+pub mod net_namespaces;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -149,6 +153,10 @@ pub struct Roots {
     pub proc: PathBuf,
     /// Usually `/sys`.
     pub sys: PathBuf,
+    /// The host's cgroup file systems: `/host/sys/fs/cgroup` in a container, else `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+    /// Where pods' network namespaces are mounted.
+    pub netns: Vec<PathBuf>,
 }
 
 /// Reads one limit, for all its objects.
@@ -174,8 +182,13 @@ pub fn cheap(_roots: &Roots) -> Vec<Box<dyn Reader>> {
 
 /// Readers for the slow schedule.
 #[must_use]
-pub fn dear(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    vec![
+        Box::new(inotify::Inotify::new(roots)),
+        Box::new(kubepods::Kubepods::new(roots)),
+        Box::new(mounts::Mounts::new(roots)),
+        Box::new(net_namespaces::NetNamespaces::new(roots)),
+    ]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -194,7 +207,17 @@ fn read(reader: &mut dyn Reader, state: &mut NodeState) {
 }
 
 /// What is always true of every limit, in the order they are shown.
-pub static ABOUT: &[&About] = &[&neighbor::ABOUT, &bridge::ABOUT];
+pub static ABOUT: &[&About] = &[
+    &neighbor::ABOUT,
+    &bridge::ABOUT,
+    &inotify::INSTANCES,
+    &inotify::WATCHES,
+    &inotify::FANOTIFY,
+    &kubepods::ABOUT,
+    &kubepods::POD,
+    &mounts::ABOUT,
+    &net_namespaces::ABOUT,
+];
 
 /// Every limit of the node.
 #[must_use]
