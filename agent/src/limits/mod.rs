@@ -8,9 +8,14 @@ pub mod conntrack;
 pub mod cpu_backlog;
 pub mod ephemeral_ports;
 pub mod file_handles;
+pub mod inotify;
 pub mod ipv6_routes;
 pub mod keys;
+pub mod kubepods;
+pub mod mounts;
 pub mod neighbor;
+pub mod neighbor;
+pub mod net_namespaces;
 pub mod pids;
 pub mod pressure;
 pub mod ptys;
@@ -218,6 +223,10 @@ pub struct Roots {
     pub proc: PathBuf,
     /// Usually `/sys`.
     pub sys: PathBuf,
+    /// The host's cgroup file systems: `/host/sys/fs/cgroup` in a container, else `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+    /// Where pods' network namespaces are mounted.
+    pub netns: Vec<PathBuf>,
 }
 
 /// Reads one limit, for all its objects.
@@ -254,7 +263,14 @@ pub fn cheap(roots: &Roots) -> Vec<Box<dyn Reader>> {
 /// Readers for the slow schedule.
 #[must_use]
 pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
-    vec![Box::new(cgroups::Cgroups::new(roots)), Box::new(tcp::Tcp::new(roots))]
+    vec![
+        Box::new(cgroups::Cgroups::new(roots)),
+        Box::new(inotify::Inotify::new(roots)),
+        Box::new(kubepods::Kubepods::new(roots)),
+        Box::new(mounts::Mounts::new(roots)),
+        Box::new(net_namespaces::NetNamespaces::new(roots)),
+        Box::new(tcp::Tcp::new(roots)),
+    ]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -292,6 +308,13 @@ pub static ABOUT: &[&About] = &[
     &ipv6_routes::ABOUT,
     &aio::ABOUT,
     &ptys::ABOUT,
+    &inotify::INSTANCES,
+    &inotify::WATCHES,
+    &inotify::FANOTIFY,
+    &kubepods::ABOUT,
+    &kubepods::POD,
+    &mounts::ABOUT,
+    &net_namespaces::ABOUT,
 ];
 
 /// Every limit of the node.
