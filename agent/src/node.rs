@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config;
 use crate::kernel::system::SelfUsage;
 use crate::limits::Limit;
 use crate::limits::bridge::Bridge;
@@ -81,6 +82,8 @@ pub struct ConfigState {
     pub mode: &'static str,
     /// The profiles that are in force.
     pub profiles: Vec<String>,
+    /// What limits pods beside the kernel.
+    pub limits: config::Limits,
     /// Why the last attempt to load it failed, if it did. The last good one stays in force.
     pub error: Option<String>,
     /// When the configuration in force was loaded.
