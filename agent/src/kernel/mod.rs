@@ -10,6 +10,7 @@ pub mod fanotify;
 mod gate;
 pub mod inotify;
 pub mod kept;
+pub mod kubelet;
 pub mod links;
 pub mod listeners;
 pub mod mounts;

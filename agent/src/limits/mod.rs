@@ -2,10 +2,12 @@
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
 pub mod bridge;
+pub mod max_pods;
 pub mod neighbor;
+pub mod pod_addresses;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -174,8 +176,13 @@ pub fn cheap(_roots: &Roots) -> Vec<Box<dyn Reader>> {
 
 /// Readers for the slow schedule.
 #[must_use]
-pub fn dear(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    // The CNI's and the kubelet's files have the same paths in the agent's container.
+    let files = Path::new("/");
+    vec![
+        Box::new(max_pods::MaxPods::new(&roots.proc, &roots.sys, files)),
+        Box::new(pod_addresses::PodAddresses::new(files)),
+    ]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -194,14 +201,32 @@ fn read(reader: &mut dyn Reader, state: &mut NodeState) {
 }
 
 /// What is always true of every limit, in the order they are shown.
-pub static ABOUT: &[&About] = &[&neighbor::ABOUT, &bridge::ABOUT];
+pub static ABOUT: &[&About] =
+    &[&neighbor::ABOUT, &bridge::ABOUT, &max_pods::ABOUT, &pod_addresses::ABOUT];
+
+/// What their readers found is not all: the configuration and the rest of the picture complete it.
+const COMPLETED: [&str; 2] = [max_pods::ABOUT.name, pod_addresses::ABOUT.name];
+
+/// Used by the pods that run: a limit of what each pod has one of.
+fn by_pods(limit: Limit, node: &NodeState) -> Limit {
+    match node.pod_count {
+        Some(pods) => Limit { used: Some(pods), of_pods: Some(pods), ..limit },
+        None => {
+            let why = "how many pods run is not known: `podNamespaces.directories` shows them";
+            Limit { unknown: Some(why.to_owned()), ..limit }
+        }
+    }
+}
 
 /// Every limit of the node.
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
-    limits.extend(node.limits.values().flatten().cloned());
+    let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
+    limits.extend(found.flat_map(|(_, found)| found).cloned());
+    limits.extend(max_pods::limits(node));
+    limits.extend(pod_addresses::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits
