@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use headroom::limits::pod_addresses::PodAddresses;
 use headroom::limits::{Limit, Reader as _};
@@ -25,13 +25,13 @@ impl Node {
         let [conf, leases] = ["etc/cni/net.d", "leases"].map(|path| node.root.path().join(path));
         fs::create_dir_all(&conf).unwrap();
         fs::create_dir_all(leases).unwrap();
-        let plugins = json!([node.bridge(PathBuf::from("/leases"))]);
+        let plugins = json!([node.bridge(Path::new("/leases"))]);
         let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": plugins });
         fs::write(conf.join("10-net.conflist"), list.to_string()).unwrap();
         node
     }
 
-    fn bridge(&self, leases: PathBuf) -> Value {
+    fn bridge(&self, leases: &Path) -> Value {
         let mut ipam = self.ipam.clone();
         ipam["type"] = json!("host-local");
         ipam["dataDir"] = json!(leases);
@@ -40,7 +40,7 @@ impl Node {
 
     /// Whether the plugin did it, and what it complained about.
     fn run(&self, verb: &str, id: u64) -> Result<(), String> {
-        let config = self.bridge(self.root.path().join("leases"));
+        let config = self.bridge(&self.root.path().join("leases"));
         let finished = host_local(verb, &config, &format!("pod-{id}"));
         if finished.code == Some(0) { Ok(()) } else { Err(finished.stdout) }
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Config, Mode};
 use crate::kernel::name::escape;
 use crate::limits::max_pods;
-use crate::limits::pod_addresses::{self, host_local};
+use crate::limits::pod_addresses::{self, flannel, host_local};
 use crate::sysctl::catalogue::{self, Entry, Scope};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::{OnConflict, Policy};
@@ -270,6 +270,7 @@ impl Table {
             for (directory, why) in [
                 (pod_addresses::CONFIGURATIONS, "tells which addresses the node's pods are given"),
                 (host_local::DATA_DIR, "counts the addresses that host-local has given"),
+                (flannel::DIRECTORY, "tells which addresses flannel's pods are given"),
             ] {
                 let directory = Path::new(directory);
                 self.may(mount(Some(directory), directory, PathType::DirectoryOrCreate, true), why);

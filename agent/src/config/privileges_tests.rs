@@ -174,13 +174,16 @@ fn limits_are_told_by_files_of_the_node() {
         let needs = of(body);
         assert_eq!(short(&needs.required), [&WATCHING[..], &[STATE]].concat());
         let optional = short(&needs.optional).into_iter();
-        optional.filter(|need| need.contains("cni") || need.contains("kubelet")).collect()
+        optional
+            .filter(|need| ["cni", "kubelet", "flannel"].iter().any(|word| need.contains(word)))
+            .collect()
     };
     let both = |path: &str| format!("{path}:{path} ro");
-    let [cni, leases] = ["/etc/cni/net.d", "/var/lib/cni/networks"].map(both);
+    let [cni, flannel, leases] =
+        ["/etc/cni/net.d", "/run/flannel", "/var/lib/cni/networks"].map(both);
     let kubelet = both("/var/lib/kubelet/config.yaml");
-    assert_eq!(limits(""), [cni.clone(), leases.clone(), kubelet.clone()]);
-    assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, leases]);
+    assert_eq!(limits(""), [cni.clone(), flannel.clone(), leases.clone(), kubelet.clone()]);
+    assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, flannel, leases]);
     assert_eq!(limits("limits: { podRange: 10.0.0.0/24 }\n"), [kubelet]);
     assert_eq!(limits("limits: { maxPods: 250, podRange: 10.0.0.0/24 }\n"), [""; 0]);
 }

@@ -132,6 +132,7 @@ impl Limit {
 
     /// A limit that cannot be read, and why; the reason must be escaped.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "an error, as it comes")]
     pub fn unknown(about: &'static About, object: impl Into<String>, why: impl ToString) -> Self {
         Self { unknown: Some(why.to_string()), ..Self::of(about, object) }
     }

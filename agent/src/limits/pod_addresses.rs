@@ -1,5 +1,6 @@
 //! Addresses for pods: what the node's CNI plugin has to give.
 
+pub mod flannel;
 pub mod host_local;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use super::{About, Cadence, Cost, Exactness, Limit, Reader};
 use crate::kernel::name::escape;
 use crate::kernel::node_file;
 use crate::node::NodeState;
-use host_local::{Ipam, Network, Range, Set};
+use flannel::Flannel;
+use host_local::{HostLocal, Ipam, Network, Range, Set};
 
 /// Where the container runtime looks for the pod network.
 pub const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -61,13 +63,15 @@ impl PodAddresses {
 
     fn limits(&self, network: &Network) -> Vec<Limit> {
         let host_local = match &network.ipam {
-            Ipam::HostLocal(host_local) => host_local,
-            Ipam::Other(plugin) => {
-                let why = format!(
-                    "{plugin} gives addresses, and only it knows how many: set limits.podRange"
-                );
-                return vec![Limit::unknown(&ABOUT, network.name.clone(), why)];
-            }
+            Ipam::HostLocal(host_local) => Ok(host_local.clone()),
+            Ipam::Flannel(flannel) => self.flannel(flannel),
+            Ipam::Other(plugin) => Err(format!(
+                "{plugin} gives addresses, and only it knows how many: set limits.podRange"
+            )),
+        };
+        let host_local = match host_local {
+            Ok(host_local) => host_local,
+            Err(why) => return vec![Limit::unknown(&ABOUT, network.name.clone(), why)],
         };
         let objects = objects(&network.name, &host_local.sets);
         let leases = match self.leases(&host_local.leases, &host_local.sets) {
@@ -79,6 +83,17 @@ impl PodAddresses {
         };
         let used = objects.into_iter().zip(&host_local.sets).zip(leases);
         used.map(|((object, set), used)| Limit::of(&ABOUT, object).with(used, set.size())).collect()
+    }
+
+    fn flannel(&self, flannel: &Flannel) -> Result<HostLocal, String> {
+        let path = escape(flannel.subnet_file.to_string_lossy().as_bytes());
+        match node_file::read(&self.path(&flannel.subnet_file), host_local::LONGEST) {
+            Ok(Some(bytes)) => flannel.with(&bytes).map_err(|error| format!("{path}: {error}")),
+            Ok(None) => Err(format!(
+                "flannel has the range in {path}, which is not here: mount its directory read-only"
+            )),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// For each set, how many of its addresses are given. Leases of what is no longer in a range are

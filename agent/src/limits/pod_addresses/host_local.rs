@@ -5,10 +5,11 @@
 //! 1.9. Configurations that it refuses give no pod an address, and are errors here.
 
 use std::net::IpAddr;
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use super::flannel::Flannel;
 use crate::config::cidr::{Cidr, CidrError, like, number};
 use crate::kernel::name::escape;
 
@@ -32,6 +33,8 @@ pub struct Network {
 pub enum Ipam {
     /// The plugin `host-local`.
     HostLocal(HostLocal),
+    /// The plugin `host-local`, for `flannel`.
+    Flannel(Flannel),
     /// Another plugin, escaped.
     Other(String),
 }
@@ -72,7 +75,7 @@ pub enum Unreadable {
     FromApi(String),
 }
 
-fn refused<T>(why: impl Into<String>) -> Result<T, Unreadable> {
+pub(super) fn refused<T>(why: impl Into<String>) -> Result<T, Unreadable> {
     Err(Unreadable::Refused(why.into()))
 }
 
@@ -93,6 +96,9 @@ pub fn parse(bytes: &[u8]) -> Result<Network, Unreadable> {
     let ipam = plugins.iter().find_map(|plugin| plugin.get("ipam").filter(|it| it.is_object()));
     let kind = ipam.and_then(|ipam| text(ipam, "type"));
     let ipam = match (ipam, kind) {
+        (_, None | Some("host-local")) if text(first, "type") == Some("flannel") => {
+            Ipam::Flannel(Flannel::new(first, name)?)
+        }
         (Some(ipam), Some("host-local")) => Ipam::HostLocal(host_local(ipam, name)?),
         (_, Some(other)) => Ipam::Other(shown(other)),
         // Plugins that give addresses themselves, such as cilium-cni and aws-cni.
@@ -105,20 +111,25 @@ pub fn parse(bytes: &[u8]) -> Result<Network, Unreadable> {
 }
 
 /// A text; an empty one is none, as it is for the plugin.
-fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
     value.get(field)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// Text of a file, cut short.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     escape(text.as_bytes().get(..LONGEST).unwrap_or(text.as_bytes()))
 }
 
-fn host_local(ipam: &Value, network: &str) -> Result<HostLocal, Unreadable> {
-    let data_dir = PathBuf::from(text(ipam, "dataDir").unwrap_or(DATA_DIR));
+/// Whether a path is absolute, without `..`.
+pub(super) fn is_plain(path: &Path) -> bool {
     let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    if !data_dir.is_absolute() || !data_dir.components().all(plain) {
+    path.is_absolute() && path.components().all(plain)
+}
+
+pub(super) fn host_local(ipam: &Value, network: &str) -> Result<HostLocal, Unreadable> {
+    let data_dir = PathBuf::from(text(ipam, "dataDir").unwrap_or(DATA_DIR));
+    if !is_plain(&data_dir) {
         return refused("its `dataDir` is no absolute path");
     }
     // The old form is put before the ranges (`LoadIPAMConfig`).

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -12,21 +12,21 @@ fn of(ipam: &Value) -> Result<HostLocal, Unreadable> {
     let file = json!({ "name": "net", "type": "bridge", "ipam": ipam });
     match parse(file.to_string().as_bytes())?.ipam {
         Ipam::HostLocal(host_local) => Ok(host_local),
-        Ipam::Other(other) => panic!("{other}"),
+        other => panic!("{other:?}"),
     }
 }
 
-fn with(ranges: Value) -> Result<HostLocal, Unreadable> {
+fn with(ranges: &Value) -> Result<HostLocal, Unreadable> {
     of(&json!({ "type": "host-local", "ranges": ranges }))
 }
 
-fn sizes(ranges: Value) -> Vec<(u64, &'static str)> {
+fn sizes(ranges: &Value) -> Vec<(u64, &'static str)> {
     with(ranges).unwrap().sets.iter().map(|set| (set.size(), set.family())).collect()
 }
 
 #[test]
 fn subnets_lose_what_the_plugin_never_gives() {
-    let one = |range: Value| sizes(json!([[range]]))[0].0;
+    let one = |range: Value| sizes(&json!([[range]]))[0].0;
     assert_eq!(one(json!({ "subnet": "10.244.0.0/24" })), 253);
     assert_eq!(one(json!({ "subnet": "10.244.0.0/30" })), 1);
     assert_eq!(one(json!({ "subnet": "fd00::/120" })), 254);
@@ -50,7 +50,7 @@ fn subnets_lose_what_the_plugin_never_gives() {
 #[test]
 fn sets_add_up_and_stand_side_by_side() {
     let two = json!([[{ "subnet": "10.0.0.0/28" }, { "subnet": "10.1.0.0/28" }], [{ "subnet": "fd00::/120" }]]);
-    assert_eq!(sizes(two), [(26, "ipv4"), (254, "ipv6")]);
+    assert_eq!(sizes(&two), [(26, "ipv4"), (254, "ipv6")]);
     let old = json!({
         "type": "host-local", "subnet": "10.0.0.0/28", "rangeEnd": "10.0.0.5", "dataDir": "/run/ipam",
         "ranges": [[{ "subnet": "10.1.0.0/24" }]],
@@ -59,14 +59,14 @@ fn sets_add_up_and_stand_side_by_side() {
     assert_eq!(old.leases, Path::new("/run/ipam/net"));
     assert_eq!(old.sets.iter().map(Set::size).collect::<Vec<_>>(), [4, 253]);
     assert_eq!(
-        with(json!([[{ "subnet": "10.0.0.0/24" }]])).unwrap().leases,
+        with(&json!([[{ "subnet": "10.0.0.0/24" }]])).unwrap().leases,
         Path::new(DATA_DIR).join("net")
     );
 }
 
 #[test]
 fn what_the_plugin_refuses_is_said() {
-    let why = |ranges: Value| with(ranges).unwrap_err().to_string();
+    let why = |ranges: &Value| with(ranges).unwrap_err().to_string();
     for (ranges, words) in [
         (json!([]), "no ranges"),
         (json!([[]]), "without a range"),
@@ -85,7 +85,7 @@ fn what_the_plugin_refuses_is_said() {
         (json!([[{ "subnet": "10.0.0.0/24", "gateway": "x" }]]), "`gateway` is no address"),
         (json!([[{ "subnet": "usePodCidr" }]]), "Calico"),
     ] {
-        assert!(why(ranges.clone()).contains(words), "{ranges}: {}", why(ranges.clone()));
+        assert!(why(&ranges).contains(words), "{ranges}: {}", why(&ranges));
     }
     let relative = json!({ "type": "host-local", "subnet": "10.0.0.0/24", "dataDir": "../x" });
     assert!(of(&relative).unwrap_err().to_string().contains("dataDir"));
@@ -135,7 +135,7 @@ proptest! {
         for (field, value) in [("rangeStart", start.map(name)), ("rangeEnd", end.map(name)), ("gateway", gateway.map(|it| it.to_string()))] {
             if let Some(value) = value { range[field] = json!(value); }
         }
-        if let Ok(host_local) = with(json!([[range]])) {
+        if let Ok(host_local) = with(&json!([[range]])) {
             let given = (0..=255).filter(|n| host_local.sets[0].gives(Ipv4Addr::new(10, 0, 0, *n).into()));
             prop_assert_eq!(given.count() as u64, host_local.sets[0].size());
         }

@@ -47,7 +47,7 @@ impl Fixture {
     }
 }
 
-fn ranges(ranges: Value) -> Value {
+fn ranges(ranges: &Value) -> Value {
     json!({ "type": "host-local", "ranges": ranges })
 }
 
@@ -58,7 +58,7 @@ fn leases_in_the_ranges_are_counted_by_set() {
     fs::create_dir_all(node.0.path().join("etc/cni/net.d/00.conflist")).unwrap();
     node.write("etc/cni/net.d/01.conflist.bak", "junk");
     assert_eq!(node.read(), [], "no configuration");
-    let dual = ranges(json!([[{ "subnet": "10.0.0.0/28" }], [{ "subnet": "fd00::/120" }]]));
+    let dual = ranges(&json!([[{ "subnet": "10.0.0.0/28" }], [{ "subnet": "fd00::/120" }]]));
     node.configure("10-net.conflist", &dual);
     assert!(node.why().contains("/var/lib/cni/networks/net, which is not here"), "{}", node.why());
     fs::create_dir_all(node.0.path().join("var/lib/cni/networks")).unwrap();
@@ -74,7 +74,7 @@ fn leases_in_the_ranges_are_counted_by_set() {
         node.lease(name);
     }
     assert_eq!(node.shown(), shown(2, 1));
-    let twice = ranges(json!([[{ "subnet": "10.0.0.0/28" }], [{ "subnet": "10.0.1.0/28" }]]));
+    let twice = ranges(&json!([[{ "subnet": "10.0.0.0/28" }], [{ "subnet": "10.0.1.0/28" }]]));
     node.configure("10-net.conflist", &twice);
     let objects = node.shown();
     assert_eq!(objects[0], ("net ipv4 0".to_owned(), Some(2), Some(13)));
@@ -88,10 +88,35 @@ fn the_first_file_is_the_pods_network() {
     assert!(node.why().starts_with("cilium-cni gives addresses"), "{}", node.why());
     node.write("etc/cni/net.d/10.json", r#"{ "name": "a", "type": "aws-cni" }"#);
     assert!(node.why().starts_with("aws-cni gives addresses"), "{}", node.why());
-    node.configure("05.conflist", &ranges(json!([[{ "subnet": "usePodCidr" }]])));
+    node.configure("05.conflist", &ranges(&json!([[{ "subnet": "usePodCidr" }]])));
     assert!(node.why().contains("limits.podRange"), "{}", node.why());
     node.write("etc/cni/net.d/01.conf", "{");
     assert!(node.why().contains("01.conf: it is no JSON"), "{}", node.why());
+}
+
+#[test]
+fn flannel_has_its_range_in_a_file_of_its_own() {
+    let node = Fixture::new();
+    let flannel = json!({ "type": "flannel", "delegate": { "isDefaultGateway": true } });
+    let list = json!({ "name": "net", "plugins": [flannel, { "type": "portmap" }] });
+    node.write("etc/cni/net.d/10-flannel.conflist", &list.to_string());
+    assert!(node.why().contains("/run/flannel/subnet.env, which is not here"), "{}", node.why());
+    let env = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\n";
+    node.write("run/flannel/subnet.env", env);
+    node.lease("10.42.3.9");
+    node.lease("10.42.4.9");
+    assert_eq!(node.shown(), [("net ipv4".to_owned(), Some(1), Some(253))]);
+    node.write("run/flannel/subnet.env", &format!("{env}FLANNEL_IPV6_SUBNET=fd42:3::1/120\n"));
+    assert_eq!(node.shown()[1], ("net ipv6".to_owned(), Some(0), Some(254)));
+    for wrong in ["", "FLANNEL_SUBNET=\n", "FLANNEL_SUBNET=10.42.3.1/24,10.42.4.1/24\n"] {
+        node.write("run/flannel/subnet.env", wrong);
+        assert!(node.why().starts_with("/run/flannel/subnet.env: "), "{}", node.why());
+    }
+    let elsewhere = json!({
+        "name": "net", "type": "flannel", "subnetFile": "/x", "ipam": { "type": "calico-ipam" },
+    });
+    node.write("etc/cni/net.d/10-flannel.conflist", &elsewhere.to_string());
+    assert!(node.why().starts_with("calico-ipam gives"), "{}", node.why());
 }
 
 #[test]
