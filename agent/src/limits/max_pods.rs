@@ -50,13 +50,6 @@ pub static ABOUT: About = About {
     cadence: Cadence::Slow,
 };
 
-/// How many pods the project tests a node with: at most 110, and no more than ten a core
-/// (Kubernetes, SIG Scalability thresholds).
-#[must_use]
-pub fn guidance(cpus: u64) -> u64 {
-    cpus.saturating_mul(10).min(DEFAULT)
-}
-
 /// What configuration files say. `None`: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -197,10 +190,10 @@ impl Reader for MaxPods {
         let cpus = system::cpus(&self.sys).unwrap_or(0);
         match self.settings() {
             Ok(Some(settings)) => {
-                vec![Limit { max: Some(settings.pods(cpus)), ..Limit::of(&ABOUT, "node") }]
+                vec![Limit { max: Some(settings.pods(cpus)), ..Limit::of(&ABOUT, "") }]
             }
             Ok(None) => Vec::new(),
-            Err(why) => vec![Limit::unknown(&ABOUT, "node", why)],
+            Err(why) => vec![Limit::unknown(&ABOUT, "", why)],
         }
     }
 }
@@ -210,7 +203,7 @@ impl Reader for MaxPods {
 pub fn limits(node: &NodeState) -> Vec<Limit> {
     let found = node.limits.get(ABOUT.name).into_iter().flatten().next();
     let limit = match (node.config.limits.max_pods, found) {
-        (Some(max), _) => Limit { max: Some(max), ..Limit::of(&ABOUT, "node") },
+        (Some(max), _) => Limit { max: Some(max), ..Limit::of(&ABOUT, "") },
         (None, Some(found)) => found.clone(),
         (None, None) => return Vec::new(),
     };

@@ -34,12 +34,6 @@ fn what_the_file_says_and_what_it_leaves_out() {
     assert!(parse(b"kind: [").unwrap_err().contains("not valid YAML"));
 }
 
-#[test]
-fn the_projects_guidance() {
-    let of = |cpus| guidance(cpus);
-    assert_eq!([of(1), of(2), of(10), of(11), of(12), of(u64::MAX)], [10, 20, 100, 110, 110, 110]);
-}
-
 /// A node's files, and a kubelet with these arguments.
 struct Fixture(tempfile::TempDir);
 
@@ -116,7 +110,7 @@ fn the_command_line_beats_files_and_names_them() {
 fn the_configuration_beats_what_was_found_and_pods_use_it() {
     let mut node = NodeState::default();
     assert_eq!(limits(&node), []);
-    let found = Limit { max: Some(110), ..Limit::of(&ABOUT, "node") };
+    let found = Limit { max: Some(110), ..Limit::of(&ABOUT, "") };
     node.limits.insert(ABOUT.name, vec![found]);
     let limit = limits(&node).remove(0);
     assert_eq!((limit.used, limit.max), (None, Some(110)));
@@ -125,7 +119,7 @@ fn the_configuration_beats_what_was_found_and_pods_use_it() {
     node.config.limits = config::Limits { max_pods: Some(500), ..config::Limits::default() };
     let limit = limits(&node).remove(0);
     assert_eq!((limit.used, limit.max, limit.unknown), (Some(7), Some(500), None));
-    node.limits.insert(ABOUT.name, vec![Limit::unknown(&ABOUT, "node", "why")]);
+    node.limits.insert(ABOUT.name, vec![Limit::unknown(&ABOUT, "", "why")]);
     assert_eq!(limits(&node)[0].max, Some(500));
     node.config.limits.max_pods = None;
     assert_eq!(limits(&node)[0].unknown.as_deref(), Some("why"));

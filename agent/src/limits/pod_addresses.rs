@@ -77,7 +77,7 @@ impl PodAddresses {
         let leases = match self.leases(&host_local.leases, &host_local.sets) {
             Ok(leases) => leases,
             Err(why) => {
-                let unknown = |object| Limit::unknown(&ABOUT, object, &why);
+                let unknown = |object| Limit::unknown(&ABOUT, object, why.as_str());
                 return objects.into_iter().map(unknown).collect();
             }
         };
