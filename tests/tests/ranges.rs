@@ -1,7 +1,7 @@
 //! Pods' addresses against the real plugin `host-local`: what is foretold is what it then gives.
 //!
-//! The plugin only makes files in a directory of the test's own, so this needs neither root nor the
-//! machine for itself.
+//! The plugin only makes files in a directory of the test's own, so most of this needs neither root nor
+//! the machine for itself.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
@@ -9,7 +9,8 @@ use std::path::Path;
 
 use headroom::limits::pod_addresses::PodAddresses;
 use headroom::limits::{Limit, Reader as _};
-use headroom_tests::host_local;
+use headroom_tests::agent_process::{Agent, Home};
+use headroom_tests::{Namespace, host_local, root_or_skip};
 use serde_json::{Value, json};
 
 /// The node's files, and a network on it.
@@ -185,4 +186,35 @@ fn pods_that_go_make_room_and_leaks_do_not() {
     }
     assert_eq!(node.remaining(), Some(2));
     assert_eq!(node.assert_foretold(10), 2);
+}
+
+/// Of the configuration in force, whatever the files of this machine say.
+fn configured(agent: &Agent<'_>) -> Vec<(String, Value)> {
+    let status = agent.status();
+    let mut limits: Vec<_> = status["limits"].as_array().unwrap().iter().collect();
+    limits.retain(|limit| limit["limit"] == "max_pods" || limit["limit"] == "pod_addresses");
+    limits.iter().map(|limit| (limit["named"].to_string(), limit["max"].clone())).collect()
+}
+
+#[test]
+fn limits_that_are_configured_change_with_the_configuration() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let home = Home::inside(&netns);
+    let limits = |fields: &str| home.configure(&format!("hostNetns: current\nlimits: {fields}\n"));
+    limits("{ maxPods: 301, podRange: [10.98.0.0/24, 'fd98::/120'] }");
+    let mut agent = home.start();
+    agent.wait_until_it_answers();
+    let named = |name: &str, max: u64| (format!("\"{name}\""), json!(max));
+    let [v4, v6] = ["IPv4 pod addresses", "IPv6 pod addresses"];
+    assert_eq!(configured(&agent), [named("maxPods", 301), named(v4, 253), named(v6, 254)]);
+    limits("{ maxPods: 302, podRange: 10.98.0.0/28 }");
+    let changed = [named("maxPods", 302), named(v4, 13)];
+    agent.wait_until("changed", |agent| configured(agent) == changed);
+    let max = agent.metrics().value("headroom_limit_max", &[("limit", "max_pods"), ("object", "")]);
+    assert_eq!(max, Some(302.0));
+    limits("{ maxPods: 0 }");
+    agent.wait_until("refused", |agent| !agent.status()["config"]["reloadError"].is_null());
+    assert_eq!(configured(&agent), changed, "the last good one stays in force");
+    assert_eq!(agent.terminate(), Some(0));
 }
