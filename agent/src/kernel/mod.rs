@@ -12,6 +12,7 @@ mod gate;
 pub mod inotify;
 pub mod kcmp;
 pub mod kept;
+pub mod kubelet;
 pub mod kubepods;
 pub mod links;
 pub mod listeners;

@@ -111,7 +111,8 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         let cgroup = sys.path().join("fs/cgroup");
         std::fs::create_dir_all(&cgroup).unwrap();
-        let roots = Roots { proc: proc.path().to_owned(), sys: sys.path().to_owned() };
+        let roots =
+            Roots { proc: proc.path().to_owned(), sys: sys.path().to_owned(), ..Roots::default() };
         let mut reader = Cgroups::new(&roots);
         let mut used = || reader.read().pop().and_then(|limit| limit.used);
         assert_eq!(used(), None, "no cgroups");
