@@ -364,6 +364,9 @@ pub fn cgroup_path(data: &[u8]) {
 /// A CNI configuration: names are printable, leases have a place, and no more addresses are given than
 /// are counted.
 pub fn cni_config(data: &[u8]) {
+    // Behind a NUL, flannel's subnet file.
+    let mut parts = data.splitn(2, |&byte| byte == 0);
+    let (data, file) = (parts.next().unwrap(), parts.next().unwrap_or_default());
     let printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let network = match host_local::parse(data) {
         Ok(network) => network,
@@ -371,14 +374,16 @@ pub fn cni_config(data: &[u8]) {
     };
     assert!(!network.name.is_empty() && printable(&network.name), "{}", network.name);
     let ipam = match network.ipam {
-        // The file of another kind is as good as any.
-        Ipam::Flannel(flannel) => flannel.with(data).map_or(None, |it| Some(Ipam::HostLocal(it))),
-        ipam => Some(ipam),
+        Ipam::Flannel(flannel) => match flannel.with(file) {
+            Ok(host_local) => Ipam::HostLocal(host_local),
+            Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error}"),
+        },
+        ipam => ipam,
     };
     match ipam {
-        None | Some(Ipam::Flannel(_)) => {}
-        Some(Ipam::Other(plugin)) => assert!(!plugin.is_empty() && printable(&plugin), "{plugin}"),
-        Some(Ipam::HostLocal(host_local)) => {
+        Ipam::Flannel(_) => {}
+        Ipam::Other(plugin) => assert!(!plugin.is_empty() && printable(&plugin), "{plugin}"),
+        Ipam::HostLocal(host_local) => {
             let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
             assert!(host_local.leases.is_absolute() && host_local.leases.components().all(plain));
             assert!(!host_local.sets.is_empty());

@@ -1,8 +1,8 @@
 //! What a CNI configuration says of pods' addresses, where the plugin `host-local` gives them.
 //!
 //! Counted as the plugin does (containernetworking/plugins, `plugins/ipam/host-local/backend/allocator`:
-//! `range.go`, `range_set.go`, `config.go`, and `RangeIter.Next` in `allocator.go`); the same from 0.8 to
-//! 1.9. Configurations that it refuses give no pod an address, and are errors here.
+//! `range.go`, `range_set.go`, `config.go`, and `RangeIter.Next` in `allocator.go`, as of 2026); a test
+//! holds it to the plugin of 1.1.1. Configurations that it refuses give no pod an address, and are errors here.
 
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
