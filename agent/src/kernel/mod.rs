@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod conntrack_stat;
 pub mod errno;
 pub mod fanotify;
 mod gate;
@@ -25,6 +26,7 @@ pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
 pub mod touch;
+pub mod tour;
 pub mod trail;
 pub mod uevents;
 pub mod who;

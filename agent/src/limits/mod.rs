@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod neighbor;
+pub mod pod_conntrack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -238,19 +238,20 @@ fn fields(key: &KeyStatus, values: &[i128], spec: &'static Spec, out: &mut Famil
 }
 
 fn limit(state: &NodeState, out: &mut Families) {
-    for limit in limits::all(state) {
+    let limits = limits::all(state);
+    for limit in &limits {
         let labels = [limit.about.name, limit.object.as_str()];
         out.maybe(&table::LIMIT_USED, &labels, limit.used);
         out.maybe(&table::LIMIT_MAX, &labels, limit.max);
         out.maybe(&table::LIMIT_HITS, &labels, limit.hits);
     }
-    ages(state, out);
+    ages(&limits, out);
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.
-fn ages(state: &NodeState, out: &mut Families) {
+fn ages(limits: &[limits::Limit], out: &mut Families) {
     let mut ages = BTreeMap::new();
-    for limit in state.limits.values().flatten() {
+    for limit in limits {
         if let Some(at) = limit.read_at {
             let oldest = ages.entry(limit.about.name).or_insert(at);
             *oldest = at.min(*oldest);
