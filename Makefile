@@ -36,7 +36,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: dependency policy not checked"; fi
 
-SCHEMAS = config apply check diff explain import privileges restore status
+SCHEMAS = config apply check diff explain import plan privileges restore status
 docs:
 	$(CARGO) build --locked -p headroom
 	@mkdir -p docs/reference docs/schemas

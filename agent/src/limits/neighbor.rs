@@ -183,6 +183,7 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
         used,
         of_pods: table.scan.and_then(|scan| scan.of_pods),
         read_at: table.scan.filter(|_| exact).map(|scan| scan.read_at),
+        unit: if exact { ABOUT.unit } else { "entries" },
         max: table.gc_thresholds().map(|[_, _, max]| max),
         hits: table.table_fulls(),
         exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },
