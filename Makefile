@@ -40,7 +40,7 @@ SCHEMAS = config apply check diff explain import plan privileges restore status
 docs:
 	$(CARGO) build --locked -p headroom
 	@mkdir -p docs/reference docs/schemas
-	@for page in metrics keys profiles; do target/debug/headroom reference $$page > docs/reference/$$page.md; done
+	@for page in metrics keys limits profiles; do target/debug/headroom reference $$page > docs/reference/$$page.md; done
 	@for name in $(SCHEMAS); do target/debug/headroom schema $$name > docs/schemas/$$name.v1.json; done
 
 bench: build

@@ -4,6 +4,7 @@
 pub mod bridge;
 pub mod neighbor;
 pub mod pod_conntrack;
+mod reference;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::reference::reference;
 use crate::node::NodeState;
 
 /// What is always true of a limit: for the reference, `status` and `plan`.
@@ -109,6 +111,19 @@ pub struct Limit {
     pub read_at: Option<Instant>,
     /// Why a number is missing. Escaped.
     pub unknown: Option<String>,
+}
+
+impl Exactness {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::UpperBound => "upper bound",
+            Self::LowerBound => "lower bound",
+            Self::Estimate => "estimate",
+        }
+    }
 }
 
 impl Limit {

@@ -112,8 +112,8 @@ impl Density {
     /// then; otherwise it began there and made two rounds.
     #[must_use]
     pub fn foretold(&self, percent: u64, followed: bool) -> Foretold {
-        let reached = |step: &&Step| step.pods * 100 >= self.first_refused * percent;
-        let asked = self.steps.iter().find(reached).expect("it got that far");
+        let off = |step: &&Step| (step.pods * 100).abs_diff(self.first_refused * percent);
+        let asked = self.steps.iter().min_by_key(off).expect("steps");
         let mut history = History::default();
         for step in &self.steps {
             let seen = if followed { step.pods <= asked.pods } else { step.pods == asked.pods };
