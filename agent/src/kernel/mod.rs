@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod conntrack_stat;
 pub mod counters;
 pub mod errno;
 pub mod fanotify;
@@ -33,6 +34,7 @@ pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
 pub mod touch;
+pub mod tour;
 pub mod trail;
 pub mod uevents;
 pub mod user_ns;
