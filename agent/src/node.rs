@@ -12,6 +12,7 @@ use crate::kernel::system::SelfUsage;
 use crate::limits::Limit;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::limits::netfilter::Netfilter;
 use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
 use crate::sysctl::place::Net;
@@ -46,6 +47,8 @@ pub struct NodeState {
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
+    /// Netfilter's rules; `None` while they are not known.
+    pub netfilter: Option<Netfilter>,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
@@ -190,6 +193,7 @@ impl NodeState {
             "bridges" => self.bridges = None,
             "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
             "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
+            "netfilter" => self.netfilter = None,
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
             "limits" => self.limits.clear(),

@@ -12,7 +12,7 @@ use crate::limits::{self, Limit, Reader, Roots};
 use crate::node::NodeState;
 
 /// Share of a core that each dear reader may take: its interval stretches to stay below.
-const SHARE: f64 = 0.0005;
+pub const SHARE: f64 = 0.0005;
 /// Between two looks at which reader is due.
 const EVERY: Duration = Duration::from_secs(1);
 

@@ -15,6 +15,7 @@ use crate::kernel::netns::{self, Kind, Netns};
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
+use crate::limits::netfilter;
 use crate::node::NodeState;
 use crate::pods::apply::Plan;
 use crate::sysctl::disk::Disk;
@@ -159,6 +160,11 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     if !matches!(place.net, Net::Wrong(_)) {
         collect(&mut state, "neighbor", |state| look_at_neighbors(state, roots, &place));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
+        collect(&mut state, "netfilter", |state| {
+            let (found, failed) = netfilter::reader::Reader::new(&roots.proc).read();
+            state.netfilter = Some(found);
+            failed.map_or(Ok(()), Err)
+        });
     }
     state.net = Some(place.net);
     if !loaded.config.pods.is_empty() {

@@ -1,5 +1,6 @@
 //! `headroom status`: this node.
 
+mod netfilter;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ fn print(out: &Output, status: &Status, all_pods: bool) {
     pods::print(out, status, all_pods);
     neighbors(out, status);
     bridges(out, status);
+    netfilter::print(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
         let why = collector.error.as_deref().unwrap_or("failed");
         out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));

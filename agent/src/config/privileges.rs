@@ -250,6 +250,8 @@ impl Table {
         self.may(pid, "sees the processes that wrote a key, or hold the agent's port");
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
+        let why = "nftables, iptables and ipvs counts";
+        self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }

@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod name;
 pub mod neighbor;
 pub mod net_processes;
+pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod node_file;

@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod neighbor;
+pub mod netfilter;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
+use crate::kernel::system;
 use crate::limits;
 use crate::limits::neighbor::Basis;
+use crate::limits::netfilter::{self, Backend, Mode, Owner};
 use crate::node::{Checks, NodeState, Notifications};
 use crate::pods::state::{PodNamespace, PodState};
 use crate::sysctl::place::Net;
@@ -54,6 +56,9 @@ pub struct Status {
     pub neighbor_tables: Vec<NeighborTable>,
     /// Every watched bridge; absent while they are not known.
     pub bridges: Option<Vec<Bridge>>,
+    /// Netfilter's rules; absent while they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netfilter: Option<Netfilter>,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -156,6 +161,42 @@ pub struct Bridge {
     pub limit: u64,
 }
 
+/// Netfilter's rules, and how kube-proxy works.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Netfilter {
+    /// How many rules there are.
+    pub rules: Vec<RuleCount>,
+    /// kube-proxy's modes that rules were found of: one is in force, several are one and what
+    /// others left behind. Absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kube_proxy_modes: Option<Vec<Mode>>,
+    /// What to do about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// What could not be counted, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// How many seconds ago they were counted.
+    pub age_seconds: u64,
+}
+
+/// How many rules there are of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleCount {
+    /// What holds them.
+    pub backend: Backend,
+    /// The table's family.
+    pub family: netfilter::Family,
+    /// Whose they are.
+    pub owner: Owner,
+    /// Rules; of ipvs destinations.
+    pub rules: u64,
+    /// Chains; of ipvs virtual services. Null: not known.
+    pub chains: Option<u64>,
+}
+
 /// One limit of one object.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -228,6 +269,7 @@ impl Status {
             pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
             bridges: bridges(state),
+            netfilter: state.netfilter.as_ref().map(|found| netfilter(found, &state.kernel)),
             limits: limits::all(state).into_iter().map(limit).collect(),
             collectors: collectors(state),
             notices: notices(state),
@@ -301,6 +343,24 @@ fn bridges(state: &NodeState) -> Option<Vec<Bridge>> {
         limit: bridge.limit,
     };
     Some(state.bridges.as_ref()?.iter().map(shown).collect())
+}
+
+fn netfilter(found: &netfilter::Netfilter, kernel: &str) -> Netfilter {
+    let count = |(&(backend, family, owner), count): (&_, &netfilter::Count)| RuleCount {
+        backend,
+        family,
+        owner,
+        rules: count.rules,
+        chains: count.chains,
+    };
+    let modes = found.modes.as_deref().unwrap_or_default();
+    Netfilter {
+        rules: found.counts.iter().map(count).collect(),
+        advice: netfilter::advice(modes, system::kernel_version(kernel)),
+        kube_proxy_modes: found.modes.clone(),
+        unknown: found.unknown.clone(),
+        age_seconds: found.read_at.elapsed().as_secs(),
+    }
 }
 
 fn limit(limit: limits::Limit) -> Limit {

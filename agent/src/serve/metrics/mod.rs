@@ -68,12 +68,13 @@ const PANICKED: &str = "showing it panicked";
 type Section = fn(&NodeState, &mut Families);
 
 /// The parts, each by the name of the collector whose numbers it shows.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("neighbor", neighbor),
     ("bridges", bridges),
     ("sysctl", sysctl),
     ("pods", pods::pods),
     ("limits", limit),
+    ("netfilter", netfilter),
     ("agent", agent),
     ("process", process),
 ];
@@ -256,8 +257,20 @@ fn ages(state: &NodeState, out: &mut Families) {
             *oldest = at.min(*oldest);
         }
     }
+    if let Some(netfilter) = &state.netfilter {
+        ages.insert(limits::netfilter::NAME, netfilter.read_at);
+    }
     for (name, at) in ages {
         out.add(&table::LIMIT_AGE, &[name], at.elapsed().as_secs_f64());
+    }
+}
+
+fn netfilter(state: &NodeState, out: &mut Families) {
+    let counts = state.netfilter.iter().flat_map(|netfilter| &netfilter.counts);
+    for ((backend, family, owner), count) in counts {
+        let labels = [backend.label(), family.label(), owner.label()];
+        out.add(&table::NETFILTER_RULES, &labels, count.rules as f64);
+        out.maybe(&table::NETFILTER_CHAINS, &labels, count.chains);
     }
 }
 
