@@ -428,7 +428,7 @@ fn what_a_round_costs() {
             }
         }
         let [first, same, generation] = times;
-        println!(
+        eprintln!(
             "{what}: {rules} rules: all read {first:?}, nothing changed {same:?}, another \
              generation with the same chains {generation:?}"
         );
