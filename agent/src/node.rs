@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::system::SelfUsage;
 use crate::limits::Limit;
+use crate::limits::autogrow::Growth;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
 use crate::pods::state::Pods;
@@ -42,6 +43,8 @@ pub struct NodeState {
     pub ledger_notice: Option<String>,
     /// The neighbor tables, IPv4 first.
     pub neighbor: [Neighbor; 2],
+    /// What the neighbor tables have grown to by themselves; `None`: `autogrow` is off.
+    pub autogrow: Option<Growth>,
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.

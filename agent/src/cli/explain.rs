@@ -196,6 +196,8 @@ fn only(config: &mut Config, subject: &Subject) -> Option<Policy> {
     let (policies, globs) =
         (std::mem::take(&mut config.policies), std::mem::take(&mut config.globs));
     let whole = Config { policies, globs, ..config.clone() };
+    // Its keys would be others.
+    config.autogrow = None;
     match subject {
         Subject::Key(key) => {
             let wanted = whole.policy_of(key).cloned();

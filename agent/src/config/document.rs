@@ -1,5 +1,6 @@
 //! The document as it is written: types that serde reads and the JSON Schema is made from.
 
+mod autogrow;
 mod pods;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::autogrow::{AutogrowSpec, NeighborGrowthSpec};
 pub use self::pods::{MatchSpec, PodNamespacesSpec, PodPolicySpec};
 use super::de::{RawScalar, Spanned};
 use crate::sysctl::policy::OnConflict;
@@ -53,6 +55,8 @@ pub struct Document {
     pub pod_namespaces: PodNamespacesSpec,
     /// What is watched.
     pub watch: WatchSpec,
+    /// What grows by itself before it is full. Nothing by default.
+    pub autogrow: AutogrowSpec,
     /// Where the agent answers.
     pub server: Server,
     /// Directory of the ledger and the lock; on a tmpfs of the host, so that it dies with the

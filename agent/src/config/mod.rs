@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
+use crate::limits::autogrow::Rule;
 use crate::pods::policy::PodPolicy;
 use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
@@ -47,6 +48,8 @@ pub struct Config {
     pub pod_namespaces: PodNamespaces,
     /// Which bridges are watched.
     pub watch: Watch,
+    /// When the neighbor tables grow by themselves; `None`: they do not.
+    pub autogrow: Option<Rule>,
     /// Where HTTP is answered.
     pub listen: Vec<SocketAddr>,
     /// The unix socket.

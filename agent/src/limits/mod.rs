@@ -1,6 +1,7 @@
 //! Limits: kernel resources with a maximum. One file a limit; a new one is listed in [`ABOUT`], and
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
+pub mod autogrow;
 pub mod bridge;
 pub mod neighbor;
 

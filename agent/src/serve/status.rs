@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
 use crate::limits;
+use crate::limits::autogrow::{Bound, Growth};
 use crate::limits::neighbor::Basis;
 use crate::node::{Checks, NodeState, Notifications};
 use crate::pods::state::{PodNamespace, PodState};
@@ -52,6 +53,9 @@ pub struct Status {
     pub pods: Option<Pods>,
     /// The neighbor tables.
     pub neighbor_tables: Vec<NeighborTable>,
+    /// How the neighbor tables grow by themselves; null: `autogrow` is off.
+    #[serde(default)]
+    pub autogrow: Option<Autogrow>,
     /// Every watched bridge; absent while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// Every limit.
@@ -144,6 +148,40 @@ pub struct NeighborTable {
     pub forced_gc_runs: Option<u64>,
 }
 
+/// Growth of the neighbor tables.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Autogrow {
+    /// At this part of gc_thresh3 a table grows.
+    pub at: f64,
+    /// gc_thresh3 grows to this at most.
+    pub ceiling: u64,
+    /// Why nothing grows here, if so.
+    pub unavailable: Option<String>,
+    /// Each table.
+    pub tables: Vec<GrownTable>,
+}
+
+/// One table's growth.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrownTable {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Steps since the agent started.
+    pub steps: u64,
+    /// What gc_thresh3 has grown to, if it has.
+    pub grown_to: Option<u64>,
+    /// How far it may grow: the ceiling, or less.
+    pub most: Option<u64>,
+    /// What sets that.
+    pub bound: Option<Bound>,
+    /// Whether it can grow no further.
+    pub at_most: bool,
+    /// Why the last step is not in force, if so.
+    pub blocked: Option<String>,
+}
+
 /// One bridge.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -227,6 +265,7 @@ impl Status {
             keys: state.keys.clone(),
             pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
+            autogrow: state.autogrow.as_ref().map(autogrow),
             bridges: bridges(state),
             limits: limits::all(state).into_iter().map(limit).collect(),
             collectors: collectors(state),
@@ -292,6 +331,26 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
             }
         })
         .collect()
+}
+
+fn autogrow(growth: &Growth) -> Autogrow {
+    let tables = Family::ALL.into_iter().zip(&growth.tables);
+    Autogrow {
+        at: growth.rule.at as f64 / 1000.0,
+        ceiling: growth.rule.ceiling,
+        unavailable: growth.unavailable.clone(),
+        tables: tables
+            .map(|(family, grown)| GrownTable {
+                family: family.label().to_owned(),
+                steps: grown.steps,
+                grown_to: grown.floor,
+                most: grown.most.map(|(most, _)| most),
+                bound: grown.most.map(|(_, bound)| bound),
+                at_most: grown.at_most,
+                blocked: grown.blocked.clone(),
+            })
+            .collect(),
+    }
 }
 
 fn bridges(state: &NodeState) -> Option<Vec<Bridge>> {
