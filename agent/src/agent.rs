@@ -1,7 +1,7 @@
 //! Starts the tasks, supervises them, stops them.
 
 mod appeared;
-pub mod autogrow;
+mod autogrow;
 mod bridges;
 mod config_watch;
 mod limits;

@@ -178,9 +178,8 @@ impl Grower {
         }
         let tables = node.read(|state| state.neighbor.clone());
         let both = Family::ALL.into_iter().zip(&tables).enumerate();
-        let due = both.filter_map(|(index, (family, table))| {
-            self.look_at(index, family, table, config, now)
-        });
+        let due = both
+            .filter_map(|(index, (family, table))| self.look_at(index, family, table, config, now));
         let taken = due.collect();
         self.show(node);
         taken
@@ -259,7 +258,9 @@ fn say(taken: &Taken, mode: Mode, missed: Option<&KeyStatus>) {
         (false, _) => "so many entries at most, and the kernel collects by force",
     };
     match missed {
-        _ if mode == Mode::Observe => info!(family, from, to, used, reason, "the neighbor table would grow"),
+        _ if mode == Mode::Observe => {
+            info!(family, from, to, used, reason, "the neighbor table would grow")
+        }
         None => info!(family, from, to, used, reason, "the neighbor table grows"),
         Some(status) => {
             let (state, why) = (status.state.label(), status.detail.as_deref());

@@ -285,14 +285,15 @@ async fn reconfigure(
     config: &Arc<Config>,
 ) -> Result<Keeper, Failure> {
     let (roots, kernel, config) = (context.roots.clone(), context.place.kernel, config.clone());
-    let (keeper, ()) = blocking(keeper, move |Keeper { engine, in_pods, floors, .. }: &mut Keeper| {
-        *in_pods = once::in_pods(&config, &roots, kernel);
-        *floors = Floors::on_record(engine, &config);
-        engine.configure(floors.policies(&config), config.globs.clone());
-        engine.set_observe(config.mode == Mode::Observe);
-        restore(engine, &config);
-    })
-    .await?;
+    let (keeper, ()) =
+        blocking(keeper, move |Keeper { engine, in_pods, floors, .. }: &mut Keeper| {
+            *in_pods = once::in_pods(&config, &roots, kernel);
+            *floors = Floors::on_record(engine, &config);
+            engine.configure(floors.policies(&config), config.globs.clone());
+            engine.set_observe(config.mode == Mode::Observe);
+            restore(engine, &config);
+        })
+        .await?;
     Ok(keeper)
 }
 

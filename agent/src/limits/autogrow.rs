@@ -72,7 +72,11 @@ pub fn key(family: Family, level: u8) -> Option<Key> {
 /// The keys that growth is about: of IPv4 first, `gc_thresh2` first.
 #[must_use]
 pub fn keys() -> Vec<Key> {
-    Family::ALL.into_iter().flat_map(|family| [2, 3].map(|level| key(family, level))).flatten().collect()
+    Family::ALL
+        .into_iter()
+        .flat_map(|family| [2, 3].map(|level| key(family, level)))
+        .flatten()
+        .collect()
 }
 
 /// What is known of how full a table is.

@@ -54,11 +54,7 @@ pub fn rule(
 }
 
 /// A key that is to be exactly something, or is only looked at, cannot grow.
-fn conflicts(
-    neighbor: &Spanned<NeighborGrowthSpec>,
-    wanted: &Wanted<'_>,
-    problems: &mut Problems,
-) {
+fn conflicts(neighbor: &Spanned<NeighborGrowthSpec>, wanted: &Wanted<'_>, problems: &mut Problems) {
     for key in keys() {
         let pattern = || wanted.globs.iter().rfind(|(glob, _)| glob.covers(&key));
         let own = wanted.policies.get(&key).or_else(|| pattern().map(|(_, policy)| policy));
@@ -84,3 +80,7 @@ fn conflicts(
         problems.push(Problem::error("autogrow-conflict", message).at(at).path(path));
     }
 }
+
+#[cfg(test)]
+#[path = "autogrow_tests.rs"]
+mod tests;
