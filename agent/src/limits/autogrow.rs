@@ -150,17 +150,21 @@ impl Trail {
             }
             None => (self.full, self.collecting) = (false, false),
         }
+        let entries = table.entries()?;
         let exempt = table.scan.map_or(0, |scan| scan.counts.exempt);
-        if table.entries()?.saturating_sub(exempt) < thresh2 {
+        if entries.saturating_sub(exempt) < thresh2 {
             self.collecting = false;
         }
         let fullness = table.fullness()?;
         // `neigh_alloc` forces a collection from gc_thresh2 on, by a count that exempt entries are
-        // not in: without one, the rest of an upper bound is exempt. Of a gc_thresh2 above the
-        // point of growth it would tell too late.
-        let proven = self.collecting || !reaches(max.saturating_sub(thresh2), max, 1000 - at);
+        // not in, but not within 5 s of the last: without one, the bound may be made of those. Where
+        // gc_thresh2 is above the point of growth, that would tell too late.
+        let proven = self.collecting || thresh2.saturating_mul(1000) > max.saturating_mul(at);
+        // What a scan found pinned is there, however little of the rest it saw.
+        let pinned = table.scan.map_or(0, |scan| scan.counts.pinned).min(entries);
         let used = match fullness.basis {
             Basis::Pinned => Some((fullness.used, Basis::Pinned)),
+            Basis::Entries if reaches(pinned, max, at) => Some((pinned, Basis::Pinned)),
             Basis::Entries if family == Family::Ipv4 && proven => {
                 Some((fullness.used, Basis::Entries))
             }

@@ -93,11 +93,23 @@ fn an_upper_bound_counts_for_ipv4_once_the_kernel_collects_by_force() {
     for forced in 0..3 {
         assert_eq!(used(&mut trail, Family::Ipv6, &table(900, 0, forced)), None);
     }
-    // Pinned entries count for both, while nothing came since.
+}
+
+#[test]
+fn pinned_entries_count_for_both_families() {
     for family in Family::ALL {
-        let table = |entries| scanned(table(entries, 0, 3), 900, 20, 800, true);
-        assert_eq!(used(&mut Trail::default(), family, &table(900)), Some(800));
-        assert_eq!(used(&mut Trail::default(), family, &table(901)), None);
+        let of = |entries, pinned, complete| {
+            let table = scanned(table(entries, 0, 3), 900, 20, pinned, complete);
+            used(&mut Trail::default(), family, &table)
+        };
+        assert_eq!(of(900, 800, true), Some(800));
+        assert_eq!(of(900, 100, true), Some(100));
+        // More came since the scan, or it did not see all: so many there are all the same.
+        assert_eq!(of(901, 800, true), Some(800));
+        assert_eq!(of(9000, 768, false), Some(768));
+        assert_eq!(of(901, 767, true), None);
+        assert_eq!(of(9000, 767, false), None);
+        assert_eq!(of(90, 800, false), None, "most are gone again");
     }
 }
 
