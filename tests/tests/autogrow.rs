@@ -125,7 +125,10 @@ fn a_table_grows_before_it_is_full_up_to_its_ceiling_and_is_put_back() {
     assert_eq!(agent.log_with(&["the neighbor table grows", "ipv4"]).len(), 2);
     let text = home.run(["status"]).stdout;
     assert!(text.contains("no further than 1500: the configured ceiling"), "{text}");
-    assert_eq!(agent.key("net.ipv4.neigh.default.gc_thresh3")["source"], "autogrow");
+    let key = "net.ipv4.neigh.default.gc_thresh3";
+    assert_eq!(agent.key(key)["source"], "autogrow");
+    let text = home.run(["explain", key]).stdout;
+    assert!(text.contains("autogrow"), "{text}");
 
     // No further, however full.
     assert!(add(&netns, family, 1000..1600, "nud reachable") > 0);

@@ -43,10 +43,14 @@ impl Floors {
             let now: u64 = now.trim().parse().ok()?;
             Some(max_of(config, &key).map_or(now, |max| now.min(max)))
         };
-        match config.autogrow {
-            Some(_) => Self(Family::ALL.map(|family| [2, 3].map(|level| floor(family, level)))),
-            None => Self::default(),
+        if config.autogrow.is_none() {
+            return Self::default();
         }
+        Self(Family::ALL.map(|family| {
+            let thresh3 = floor(family, 3);
+            // A run that was killed between the two writes has left it behind.
+            [floor(family, 2).or(thresh3.map(|thresh3| thresh3 / 2)), thresh3]
+        }))
     }
 
     /// What the engine is to keep: the configuration's policies, and these floors.
@@ -145,8 +149,11 @@ impl Grower {
         config: &Config,
         floors: Floors,
     ) -> Option<Self> {
-        let shown = context.node.update(|state| state.autogrow.take());
-        let rule = config.autogrow?;
+        let Some(rule) = config.autogrow else {
+            context.node.update(|state| state.autogrow = None);
+            return None;
+        };
+        let shown = context.node.read(|state| state.autogrow.clone());
         let trails = before.map(|before| before.trails).unwrap_or_default();
         let tables = shown.map(|shown| shown.tables).unwrap_or_default();
         let memory = system::memory_bytes(&context.roots.proc);
@@ -259,7 +266,7 @@ fn say(taken: &Taken, mode: Mode, missed: Option<&KeyStatus>) {
     };
     match missed {
         _ if mode == Mode::Observe => {
-            info!(family, from, to, used, reason, "the neighbor table would grow")
+            info!(family, from, to, used, reason, "the neighbor table would grow");
         }
         None => info!(family, from, to, used, reason, "the neighbor table grows"),
         Some(status) => {
