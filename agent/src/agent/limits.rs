@@ -16,6 +16,8 @@ use crate::pods::state::Pods;
 
 /// Share of a core that each dear reader may take: its interval stretches to stay below.
 const SHARE: f64 = 0.0005;
+/// Between two points of the history.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 /// Between two counts of pods.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Far more than a node can have.
@@ -23,16 +25,17 @@ const MOST_PODS: usize = 1 << 16;
 /// Between two looks at which reader is due.
 const EVERY: Duration = Duration::from_secs(1);
 
-fn roots(context: &Context) -> Roots {
-    Roots { proc: context.roots.proc.clone(), sys: context.roots.sys.clone() }
+/// Where readers of limits find the kernel.
+pub fn roots(roots: &super::Roots) -> Roots {
+    Roots { proc: roots.proc.clone(), sys: roots.sys.clone() }
 }
 
 /// What a scrape reads: kept descriptors and the agent's own cost. No lock that pod creation holds is
 /// taken. `right_place`: the agent is in the network namespace whose limits these are.
 pub fn prepare_scrape(context: &Context, right_place: bool) {
     let mut neighbors = neighbors::at_scrape(context);
-    let mut readers = if right_place { limits::cheap(&roots(context)) } else { Vec::new() };
-    let mut pressure = CpuPressure::new(&roots(context));
+    let mut readers = if right_place { limits::cheap(&roots(&context.roots)) } else { Vec::new() };
+    let mut pressure = CpuPressure::new(&roots(&context.roots));
     let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         neighbors(state);
@@ -88,7 +91,7 @@ struct Dear {
 
 /// Reads the dear limits, one after the other, each at its own pace, and counts pods.
 pub async fn read_slowly(context: Context) -> Result<(), Failure> {
-    let readers = limits::dear(&roots(&context)).into_iter();
+    let readers = limits::dear(&roots(&context.roots)).into_iter();
     let mut dear: Vec<Dear> = readers.map(|reader| Dear { reader, due: Instant::now() }).collect();
     let mut count_at = Instant::now();
     loop {
@@ -112,6 +115,32 @@ pub async fn read_slowly(context: Context) -> Result<(), Failure> {
     }
 }
 
+/// Remembers what limits use, so that what a pod costs and where a trend leads can be told.
+pub async fn remember(context: Context) -> Result<(), Failure> {
+    loop {
+        // Fresh numbers: no scrape may have come by.
+        context.node.fresh(|state| {
+            let limits = limits::all(state);
+            state.history.record(&limits, state.pod_count, Instant::now());
+        });
+        recovered(&context.node, "capacity");
+        sleep_until((Instant::now() + REMEMBER_EVERY).into()).await;
+    }
+}
+
+/// Reads every limit once, where no agent runs.
+pub fn look(
+    from: &super::Roots,
+    directories: &[PathBuf],
+    state: &mut NodeState,
+) -> Result<(), String> {
+    limits::read_all(&mut limits::cheap(&roots(from)), state);
+    let failed = failures(state);
+    limits::read_all(&mut limits::dear(&roots(from)), state);
+    state.pod_count = count_files(directories);
+    failed.map_or(Ok(()), Err)
+}
+
 /// How many pods have a network namespace: what the pods' task knows, else how many files there are
 /// where namespaces are kept. None is opened for it.
 async fn count_pods(context: &Context) -> Result<(), Failure> {
@@ -120,7 +149,7 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
         Some(count) => Some(count),
         None => {
             let directories = current(context).pod_namespaces.directories.clone();
-            blocking(directories, |directories| files(directories)).await?.1
+            blocking(directories, |directories| count_files(directories)).await?.1
         }
     };
     context.node.update(|state| state.pod_count = count);
@@ -128,7 +157,7 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
 }
 
 /// `None` where one of the directories cannot be read: fewer than there are would be said.
-fn files(directories: &[PathBuf]) -> Option<u64> {
+fn count_files(directories: &[PathBuf]) -> Option<u64> {
     let count = |directory: &PathBuf| {
         let found = node_file::list(directory, MOST_PODS).ok()?;
         Some(found.names.len() as u64)
@@ -167,12 +196,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
         std::fs::create_dir(&first).unwrap();
-        assert_eq!(files(std::slice::from_ref(&first)), Some(0));
+        assert_eq!(count_files(std::slice::from_ref(&first)), Some(0));
         std::fs::write(first.join("a"), "").unwrap();
         let both = [first.clone(), second.clone()];
-        assert_eq!(files(&both), None, "one is missing");
+        assert_eq!(count_files(&both), None, "one is missing");
         std::fs::create_dir(&second).unwrap();
         std::fs::write(second.join("b"), "").unwrap();
-        assert_eq!(files(&both), Some(2));
+        assert_eq!(count_files(&both), Some(2));
     }
 }

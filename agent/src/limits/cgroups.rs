@@ -13,7 +13,7 @@ const IDS: u64 = 65_535;
 /// Memory cgroups.
 pub static ABOUT: About = About {
     name: "cgroups",
-    title: "memory cgroups of the",
+    title: "memory cgroups",
     unit: "cgroups",
     scope: "the node",
     read: "/proc/cgroups, or cgroup.stat of the root",
@@ -64,14 +64,14 @@ impl Cgroups {
 
     fn limit(&mut self) -> Result<Limit, FileError> {
         if let Some(count) = self.list.parsed(counters::memory_cgroups)? {
-            return Ok(Limit::of(&ABOUT, "node").with(count, IDS));
+            return Ok(Limit::of(&ABOUT, "").with(count, IDS));
         }
         // Every cgroup but the root has a type.
         if self.kind.bytes().is_ok() {
-            return Ok(Limit::unknown(&ABOUT, "node", NOT_THE_ROOT));
+            return Ok(Limit::unknown(&ABOUT, "", NOT_THE_ROOT));
         }
         let count = self.stat.parsed(counted)?;
-        Ok(Limit { read_from: "cgroup.stat", ..Limit::of(&ABOUT, "node").with(count, IDS) })
+        Ok(Limit { read_from: "cgroup.stat", ..Limit::of(&ABOUT, "").with(count, IDS) })
     }
 }
 
@@ -91,7 +91,7 @@ impl Reader for Cgroups {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        let limit = self.limit().map_or_else(|error| Limit::read(&ABOUT, "node", Err(error)), Some);
+        let limit = self.limit().map_or_else(|error| Limit::read(&ABOUT, "", Err(error)), Some);
         limit.into_iter().collect()
     }
 

@@ -14,6 +14,7 @@ pub mod neighbor;
 pub mod pids;
 pub mod pressure;
 pub mod ptys;
+mod reference;
 pub mod tcp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,7 @@ use nix::errno::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::reference::reference;
 use crate::kernel::errno::FileError;
 use crate::node::NodeState;
 
@@ -100,6 +102,8 @@ pub struct Limit {
     pub about: &'static About,
     /// Of what: an address family, a bridge, a user. Escaped.
     pub object: String,
+    /// What is counted, in the plural.
+    pub unit: &'static str,
     /// In use. `None`: not known, and `unknown` says why.
     pub used: Option<u64>,
     /// The part of `used` that pods have, where that is known by itself.
@@ -122,6 +126,19 @@ pub struct Limit {
     pub unknown: Option<String>,
 }
 
+impl Exactness {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::UpperBound => "upper bound",
+            Self::LowerBound => "lower bound",
+            Self::Estimate => "estimate",
+        }
+    }
+}
+
 impl Limit {
     /// A limit with everything from its [`About`]; the numbers are still to be filled in.
     #[must_use]
@@ -129,6 +146,7 @@ impl Limit {
         Self {
             about,
             object: object.into(),
+            unit: about.unit,
             used: None,
             of_pods: None,
             max: None,
@@ -144,8 +162,18 @@ impl Limit {
 
     /// A limit that cannot be read, and why; the reason must be escaped.
     #[must_use]
-    pub fn unknown(about: &'static About, object: impl Into<String>, why: impl ToString) -> Self {
-        Self { unknown: Some(why.to_string()), ..Self::of(about, object) }
+    pub fn unknown(
+        about: &'static About,
+        object: impl Into<String>,
+        why: impl Into<String>,
+    ) -> Self {
+        Self { unknown: Some(why.into()), ..Self::of(about, object) }
+    }
+
+    /// How it is named in a sentence: `bridge cni0`, `IPv4 neighbor table`.
+    #[must_use]
+    pub fn named(&self) -> String {
+        named(self.about, &self.object)
     }
 
     /// With `used` and `max` as they were read. `None` where the kernel does not have it, unknown
@@ -159,7 +187,7 @@ impl Limit {
         match numbers {
             Ok([used, max]) => Some(Self::of(about, object).with(used, max)),
             Err(error) if error.errno == Errno::ENOENT => None,
-            Err(error) => Some(Self::unknown(about, object, error)),
+            Err(error) => Some(Self::unknown(about, object, error.to_string())),
         }
     }
 
@@ -168,6 +196,20 @@ impl Limit {
     pub fn with(mut self, used: u64, max: u64) -> Self {
         (self.used, self.max) = (Some(used), Some(max));
         self
+    }
+}
+
+/// How an object of a limit is named in a sentence.
+#[must_use]
+pub fn named(about: &About, object: &str) -> String {
+    let title = about.title;
+    match object {
+        "" => title.to_owned(),
+        "ipv4" => format!("IPv4 {title}"),
+        "ipv6" => format!("IPv6 {title}"),
+        "host" => format!("{title} of the host"),
+        user if user.starts_with("uid ") => format!("{title} of {user}"),
+        object => format!("{title} {object}"),
     }
 }
 

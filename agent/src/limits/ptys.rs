@@ -53,6 +53,6 @@ impl Reader for Ptys {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        Limit::read(&ABOUT, "node", self.numbers()).into_iter().collect()
+        Limit::read(&ABOUT, "", self.numbers()).into_iter().collect()
     }
 }

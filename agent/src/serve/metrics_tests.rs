@@ -7,8 +7,8 @@ use super::*;
 use crate::config::load::{EMBEDDED, Origin, judge};
 use crate::kernel::name::Name;
 use crate::kernel::neighbor::{EntryCounts, TableStat};
-use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::{Neighbor, Scan};
+use crate::limits::{self, bridge::Bridge};
 use crate::sysctl::managed::Managed;
 use crate::sysctl::place::Net;
 

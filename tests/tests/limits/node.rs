@@ -106,7 +106,7 @@ fn terminals_of_containers_remain_as_many_as_it_says() {
             options.read(true).write(true).custom_flags(libc::O_NOCTTY);
             options.open(directory.path().join("ptmx"))
         };
-        let said = remaining(&limit(&mut reader, "ptys", "node"));
+        let said = remaining(&limit(&mut reader, "ptys", ""));
         let mut terminals = Vec::new();
         let errno = loop {
             match open() {
@@ -116,7 +116,7 @@ fn terminals_of_containers_remain_as_many_as_it_says() {
         };
         assert_eq!(errno, Some(libc::ENOSPC));
         assert_eq!(terminals.len() as u64, said);
-        assert_eq!(remaining(&limit(&mut reader, "ptys", "node")), 0);
+        assert_eq!(remaining(&limit(&mut reader, "ptys", "")), 0);
     });
 }
 
@@ -126,12 +126,12 @@ fn events_of_asynchronous_io_remain_as_many_as_it_says() {
     let _saved = SavedSysctls::new(&host, ["fs/aio-max-nr"]);
     let mut reader = Aio::new(&roots());
     set("fs/aio-max-nr", number("fs/aio-nr") + 1000);
-    assert_eq!(remaining(&limit(&mut reader, "aio", "node")), 1000);
+    assert_eq!(remaining(&limit(&mut reader, "aio", "")), 1000);
     let _most = AioContext::new(600).unwrap();
-    assert_eq!(remaining(&limit(&mut reader, "aio", "node")), 400);
+    assert_eq!(remaining(&limit(&mut reader, "aio", "")), 400);
     assert_eq!(refused(AioContext::new(401).map(drop)), libc::EAGAIN);
     let _rest = AioContext::new(400).unwrap();
-    assert_eq!(remaining(&limit(&mut reader, "aio", "node")), 0);
+    assert_eq!(remaining(&limit(&mut reader, "aio", "")), 0);
 }
 
 /// Others on the machine open and close files meanwhile, though not this many.
@@ -144,7 +144,7 @@ fn files_run_out_for_all_but_root_where_it_says() {
     let mut reader = FileHandles::new(&roots());
     set("fs/file-max", number_of_files() + 6000);
     let opened = as_user(UID, || {
-        let said = remaining(&limit(&mut reader, "file_handles", "node"));
+        let said = remaining(&limit(&mut reader, "file_handles", ""));
         let mut files = Vec::new();
         let errno = loop {
             match File::open("/dev/null") {
@@ -154,7 +154,7 @@ fn files_run_out_for_all_but_root_where_it_says() {
         };
         assert_eq!(errno, Some(libc::ENFILE));
         assert!((files.len() as u64).abs_diff(said) < OTHERS, "{} of {said}", files.len());
-        let full = limit(&mut reader, "file_handles", "node");
+        let full = limit(&mut reader, "file_handles", "");
         assert!(full.max.unwrap().abs_diff(full.used.unwrap()) < OTHERS, "{full:?}");
         files
     });
@@ -176,7 +176,7 @@ fn memory_cgroups_are_counted() {
     let one = |n: u32| made.join(n.to_string());
     std::fs::create_dir(&made).unwrap();
     (0..200).for_each(|n| std::fs::create_dir(one(n)).unwrap());
-    let limit = limit(&mut Cgroups::new(&roots()), "cgroups", "node");
+    let limit = limit(&mut Cgroups::new(&roots()), "cgroups", "");
     (0..200).for_each(|n| std::fs::remove_dir(one(n)).unwrap());
     std::fs::remove_dir(&made).unwrap();
     // The root has an id too.
