@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Capacity, History};
+use crate::config;
 use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::limits::pod_conntrack::PodConntrack;
 use crate::limits::{self, Limit};
 use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
@@ -43,14 +45,14 @@ pub struct NodeState {
     pub ledger_notice: Option<String>,
     /// The neighbor tables, IPv4 first.
     pub neighbor: [Neighbor; 2],
+    /// Connections tracked in pods' namespaces; `None` while they are not known.
+    pub pod_conntrack: Option<PodConntrack>,
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
     /// What limits used over the last hour.
     pub history: History,
-    /// Pods that are to be kept free.
-    pub reserve: u64,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
     /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
@@ -88,6 +90,8 @@ pub struct ConfigState {
     pub mode: &'static str,
     /// The profiles that are in force.
     pub profiles: Vec<String>,
+    /// What limits pods beside the kernel.
+    pub limits: config::Limits,
     /// Why the last attempt to load it failed, if it did. The last good one stays in force.
     pub error: Option<String>,
     /// When the configuration in force was loaded.
@@ -196,7 +200,10 @@ impl NodeState {
         match task {
             "bridges" => self.bridges = None,
             "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
-            "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
+            "neighbor-scan" => {
+                self.neighbor.iter_mut().for_each(|table| table.scan = None);
+                self.pod_conntrack = None;
+            }
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
             "limits" => {
@@ -222,7 +229,8 @@ impl NodeState {
     /// How many more pods fit, and what stops the next one.
     #[must_use]
     pub fn capacity(&self, now: Instant) -> Capacity {
-        Capacity::of(limits::all(self), self.pod_count, &self.history, self.reserve, now)
+        let reserve = self.config.limits.reserve;
+        Capacity::of(limits::all(self), self.pod_count, &self.history, reserve, now)
     }
 
     /// Whether the agent is where it should be.

@@ -22,8 +22,9 @@ use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, counters, links, netlink};
-use headroom::limits::{conntrack, keys};
+use headroom::kernel::{cgroup, counters, kubelet, links, netlink};
+use headroom::limits::pod_addresses::host_local::{self, Ipam};
+use headroom::limits::{conntrack, keys, max_pods};
 use headroom::node::{Check, Node};
 use headroom::pods::{cni, naming};
 use headroom::serve::http::{Limits, Listener, harden, serve};
@@ -44,16 +45,18 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 20] = [
+pub const ALL: [(&str, Body); 22] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
+    ("cni_config", cni_config),
     ("cni_result", cni_result),
     ("config", config),
     ("fanotify_events", fanotify_events),
     ("health_query", health_query),
     ("http_client_response", http_client_response),
     ("http_request", http_request),
+    ("kubelet_config", kubelet_config),
     ("ledger", ledger),
     ("limits", limits),
     ("neighbor_stat", neighbor_stat),
@@ -357,6 +360,65 @@ pub fn cgroup_path(data: &[u8]) {
             }
         }
     }
+}
+
+/// A CNI configuration: names are printable, leases have a place, and no more addresses are given than
+/// are counted.
+pub fn cni_config(data: &[u8]) {
+    // Behind a NUL, flannel's subnet file.
+    let mut parts = data.splitn(2, |&byte| byte == 0);
+    let (data, file) = (parts.next().unwrap(), parts.next().unwrap_or_default());
+    let printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let network = match host_local::parse(data) {
+        Ok(network) => network,
+        Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error}"),
+    };
+    assert!(!network.name.is_empty() && printable(&network.name), "{}", network.name);
+    let ipam = match network.ipam {
+        Ipam::Flannel(flannel) => match flannel.with(file) {
+            Ok(host_local) => Ipam::HostLocal(host_local),
+            Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error}"),
+        },
+        ipam => ipam,
+    };
+    match ipam {
+        Ipam::Flannel(_) => {}
+        Ipam::Other(plugin) => assert!(!plugin.is_empty() && printable(&plugin), "{plugin}"),
+        Ipam::HostLocal(host_local) => {
+            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            assert!(host_local.leases.is_absolute() && host_local.leases.components().all(plain));
+            assert!(!host_local.sets.is_empty());
+            let given = |set: &host_local::Set, family: &[IpAddr]| {
+                family.iter().filter(|address| set.gives(**address)).count() as u64
+            };
+            let last = |last: u8| {
+                [IpAddr::from([10, 0, 0, last]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, last.into()])]
+            };
+            let known: Vec<IpAddr> = (0..=255).flat_map(last).collect();
+            for set in &host_local.sets {
+                assert!(given(set, &known) <= set.size());
+                let other = known
+                    .iter()
+                    .any(|it| set.gives(*it) && it.is_ipv4() != (set.family() == "ipv4"));
+                assert!(!other);
+            }
+        }
+    }
+}
+
+/// The kubelet's configuration, and a command line: numbers are told, or what is wrong.
+pub fn kubelet_config(data: &[u8]) {
+    match max_pods::parse(data) {
+        Err(why) => assert!(!why.contains(char::is_control), "{why}"),
+        Ok(None) => {}
+        Ok(Some(settings)) => {
+            let most = settings.max_pods.filter(|pods| *pods > 0).unwrap_or(110);
+            assert_eq!(settings.pods(0), most);
+            assert!(settings.pods(1) <= most && settings.pods(1) > 0);
+        }
+    }
+    let found = kubelet::parse(data);
+    assert!(found.config.is_none_or(|path| !path.as_os_str().is_empty()));
 }
 
 /// A file of libcni's cache: what is told is of a pod, and names the namespace that it proves, and

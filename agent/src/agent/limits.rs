@@ -8,7 +8,8 @@ use tracing::warn;
 
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, neighbors};
-use crate::kernel::{node_file, system};
+use crate::config::Config;
+use crate::kernel::{kubepods, node_file, system};
 use crate::limits::pressure::CpuPressure;
 use crate::limits::{self, Limit, Reader, Roots};
 use crate::node::NodeState;
@@ -26,16 +27,22 @@ const MOST_PODS: usize = 1 << 16;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Where readers of limits find the kernel.
-pub fn roots(roots: &super::Roots) -> Roots {
-    Roots { proc: roots.proc.clone(), sys: roots.sys.clone() }
+fn roots(roots: &super::Roots, config: &Config) -> Roots {
+    let (proc, sys) = (roots.proc.clone(), roots.sys.clone());
+    let cgroup = kubepods::cgroup_root(&sys);
+    Roots { proc, sys, cgroup, netns: config.pod_namespaces.directories.clone() }
 }
 
 /// What a scrape reads: kept descriptors and the agent's own cost. No lock that pod creation holds is
 /// taken. `right_place`: the agent is in the network namespace whose limits these are.
 pub fn prepare_scrape(context: &Context, right_place: bool) {
     let mut neighbors = neighbors::at_scrape(context);
-    let mut readers = if right_place { limits::cheap(&roots(&context.roots)) } else { Vec::new() };
-    let mut pressure = CpuPressure::new(&roots(&context.roots));
+    let mut readers = if right_place {
+        limits::cheap(&roots(&context.roots, &current(context)))
+    } else {
+        Vec::new()
+    };
+    let mut pressure = CpuPressure::new(&roots(&context.roots, &current(context)));
     let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         neighbors(state);
@@ -91,7 +98,7 @@ struct Dear {
 
 /// Reads the dear limits, one after the other, each at its own pace, and counts pods.
 pub async fn read_slowly(context: Context) -> Result<(), Failure> {
-    let readers = limits::dear(&roots(&context.roots)).into_iter();
+    let readers = limits::dear(&roots(&context.roots, &current(&context))).into_iter();
     let mut dear: Vec<Dear> = readers.map(|reader| Dear { reader, due: Instant::now() }).collect();
     let mut count_at = Instant::now();
     loop {
@@ -129,15 +136,12 @@ pub async fn remember(context: Context) -> Result<(), Failure> {
 }
 
 /// Reads every limit once, where no agent runs.
-pub fn look(
-    from: &super::Roots,
-    directories: &[PathBuf],
-    state: &mut NodeState,
-) -> Result<(), String> {
-    limits::read_all(&mut limits::cheap(&roots(from)), state);
+pub fn look(from: &super::Roots, config: &Config, state: &mut NodeState) -> Result<(), String> {
+    let roots = roots(from, config);
+    limits::read_all(&mut limits::cheap(&roots), state);
     let failed = failures(state);
-    limits::read_all(&mut limits::dear(&roots(from)), state);
-    state.pod_count = count_files(directories);
+    limits::read_all(&mut limits::dear(&roots), state);
+    state.pod_count = count_files(&config.pod_namespaces.directories);
     failed.map_or(Ok(()), Err)
 }
 

@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn no_module_is_no_limit_and_zero_is_no_maximum() {
         let proc = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned() };
+        let roots =
+            Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned(), ..Roots::default() };
         let mut reader = Conntrack::new(&roots);
         assert!(reader.read().is_empty());
         let netfilter = proc.path().join("sys/net/netfilter");

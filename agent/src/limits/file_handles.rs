@@ -64,7 +64,8 @@ mod tests {
         let proc = tempfile::tempdir().unwrap();
         let fs = proc.path().join("sys/fs");
         std::fs::create_dir_all(&fs).unwrap();
-        let roots = Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned() };
+        let roots =
+            Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned(), ..Roots::default() };
         let mut reader = FileHandles::new(&roots);
         for (text, max, cost) in [
             ("557\t0\t2466170\n", Some(2_466_170), ABOUT.cost),

@@ -95,7 +95,8 @@ mod tests {
         std::fs::create_dir_all(proc.path().join("net")).unwrap();
         let stats = "0009 0006 01a4 0007 0000 0fa0 4a3f\n";
         std::fs::write(proc.path().join("net/rt6_stats"), stats).unwrap();
-        let roots = Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned() };
+        let roots =
+            Roots { proc: proc.path().to_owned(), sys: proc.path().to_owned(), ..Roots::default() };
         for (kernel, max, shown) in [
             ((6, 2), "4096\n", Some((Some(4000), Some(4096)))),
             ((6, 2), "2147483647\n", None),

@@ -12,7 +12,7 @@ const USERS: usize = 5;
 /// Keys.
 pub static ABOUT: About = About {
     name: "keys",
-    title: "kernel keys",
+    title: "kernel keys of",
     unit: "keys",
     scope: "each user (uid); the five nearest to their maximum are shown",
     read: "/proc/key-users",
@@ -28,7 +28,7 @@ pub static ABOUT: About = About {
 /// What keys hold.
 pub static BYTES: About = About {
     name: "key_bytes",
-    title: "bytes in kernel keys",
+    title: "bytes in kernel keys of",
     unit: "bytes",
     raised_by: Some("kernel.keys.maxbytes"),
     cost: Cost::Learned { prior: 140.0, floor: 0.0 },

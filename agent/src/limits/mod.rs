@@ -8,17 +8,24 @@ pub mod conntrack;
 pub mod cpu_backlog;
 pub mod ephemeral_ports;
 pub mod file_handles;
+pub mod inotify;
 pub mod ipv6_routes;
 pub mod keys;
+pub mod kubepods;
+pub mod max_pods;
+pub mod mounts;
 pub mod neighbor;
+pub mod net_namespaces;
 pub mod pids;
+pub mod pod_addresses;
+pub mod pod_conntrack;
 pub mod pressure;
 pub mod ptys;
 mod reference;
 pub mod tcp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -204,22 +211,25 @@ impl Limit {
 pub fn named(about: &About, object: &str) -> String {
     let title = about.title;
     match object {
-        "" => title.to_owned(),
+        "" => title.trim_end_matches(" of").to_owned(),
         "ipv4" => format!("IPv4 {title}"),
         "ipv6" => format!("IPv6 {title}"),
-        "host" => format!("{title} of the host"),
-        user if user.starts_with("uid ") => format!("{title} of {user}"),
+        "host" => format!("{} of the host", title.trim_end_matches(" of")),
         object => format!("{title} {object}"),
     }
 }
 
 /// Where readers find the kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Roots {
     /// Usually `/proc`.
     pub proc: PathBuf,
     /// Usually `/sys`.
     pub sys: PathBuf,
+    /// The host's cgroup file systems: `/host/sys/fs/cgroup` in a container, else `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+    /// Where pods' network namespaces are mounted.
+    pub netns: Vec<PathBuf>,
 }
 
 /// Reads one limit, for all its objects.
@@ -256,7 +266,18 @@ pub fn cheap(roots: &Roots) -> Vec<Box<dyn Reader>> {
 /// Readers for the slow schedule.
 #[must_use]
 pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
-    vec![Box::new(cgroups::Cgroups::new(roots)), Box::new(tcp::Tcp::new(roots))]
+    // The CNI's and the kubelet's files have the same paths in the agent's container.
+    let files = Path::new("/");
+    vec![
+        Box::new(cgroups::Cgroups::new(roots)),
+        Box::new(inotify::Inotify::new(roots)),
+        Box::new(kubepods::Kubepods::new(roots)),
+        Box::new(max_pods::MaxPods::new(&roots.proc, &roots.sys, files)),
+        Box::new(mounts::Mounts::new(roots)),
+        Box::new(net_namespaces::NetNamespaces::new(roots)),
+        Box::new(pod_addresses::PodAddresses::new(files)),
+        Box::new(tcp::Tcp::new(roots)),
+    ]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -281,12 +302,21 @@ pub static ABOUT: &[&About] = &[
     &cpu_backlog::ABOUT,
     &cpu_backlog::QUEUE,
     &cpu_backlog::BUDGET,
+    &pod_addresses::ABOUT,
+    &max_pods::ABOUT,
     &conntrack::ABOUT,
     &pids::ABOUT,
+    &kubepods::ABOUT,
+    &kubepods::POD,
     &file_handles::ABOUT,
+    &inotify::INSTANCES,
+    &inotify::WATCHES,
+    &inotify::FANOTIFY,
     &keys::ABOUT,
     &keys::BYTES,
     &cgroups::ABOUT,
+    &net_namespaces::ABOUT,
+    &mounts::ABOUT,
     &tcp::MEMORY,
     &tcp::ORPHANS,
     &tcp::LISTEN_QUEUE,
@@ -296,13 +326,31 @@ pub static ABOUT: &[&About] = &[
     &ptys::ABOUT,
 ];
 
+/// What their readers found is not all: the configuration and the rest of the picture complete it.
+const COMPLETED: [&str; 2] = [max_pods::ABOUT.name, pod_addresses::ABOUT.name];
+
+/// Used by the pods that run: a limit of what each pod has one of.
+fn by_pods(limit: Limit, node: &NodeState) -> Limit {
+    match node.pod_count {
+        Some(pods) => Limit { used: Some(pods), of_pods: Some(pods), ..limit },
+        None => {
+            let why = "how many pods run is not known: `podNamespaces.directories` shows them";
+            Limit { unknown: Some(why.to_owned()), ..limit }
+        }
+    }
+}
+
 /// Every limit of the node.
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
     limits.extend(cpu_backlog::limits(node));
-    limits.extend(node.limits.values().flatten().cloned());
+    let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
+    limits.extend(found.flat_map(|(_, found)| found).cloned());
+    limits.extend(max_pods::limits(node));
+    limits.extend(pod_addresses::limits(node));
+    limits.extend(pod_conntrack::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::load::{EMBEDDED, Origin, judge};
@@ -18,10 +18,13 @@ fn node() -> Node {
         state.net = Some(Net::Initial);
         let scan = Scan {
             counts: EntryCounts { entries: 5, exempt: 1, pinned: 3 },
-            scanned: 1,
+            of_pods: Some(2),
+            pods: 1,
+            scanned: 2,
             skipped: 0,
             complete: true,
             at: UNIX_EPOCH + Duration::from_secs(7),
+            read_at: Instant::now(),
         };
         let stat = TableStat {
             entries: Some(5),
@@ -115,7 +118,7 @@ fn a_scrape_has_every_series_once_with_help_and_type() {
 fn the_limits_of_a_real_kernel_have_every_series_once() {
     let node = node();
     node.update(|state| {
-        let roots = limits::Roots { proc: "/proc".into(), sys: "/sys".into() };
+        let roots = limits::Roots::default();
         limits::read_all(&mut limits::cheap(&roots), state);
         limits::read_all(&mut limits::dear(&roots), state);
         state.cpu_stalled = Some(Duration::from_millis(1500));

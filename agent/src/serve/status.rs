@@ -137,6 +137,9 @@ pub struct NeighborTable {
     pub exempt: Option<u64>,
     /// Entries that cannot be collected, where scanned.
     pub pinned: Option<u64>,
+    /// What was scanned for that; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<NeighborScan>,
     /// gc_thresh1, 2 and 3.
     pub gc_thresholds: Option<[u64; 3]>,
     /// Fullness against gc_thresh3.
@@ -147,6 +150,22 @@ pub struct NeighborTable {
     pub table_fulls: Option<u64>,
     /// Forced garbage collections since boot.
     pub forced_gc_runs: Option<u64>,
+}
+
+/// The last scan of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NeighborScan {
+    /// Network namespaces that were scanned: the host's, and pods'.
+    pub scanned: u64,
+    /// Known ones that were not: they cannot be entered, or nothing is mounted on their file.
+    pub skipped: u64,
+    /// Whether every entry of the table was seen, and so every pinned one.
+    pub complete: bool,
+    /// Pinned entries that are there because of pods; absent where not every pod was scanned.
+    pub of_pods: Option<u64>,
+    /// How many seconds ago.
+    pub age_seconds: u64,
 }
 
 /// One bridge.
@@ -257,6 +276,13 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
                 peak: neighbor.peak,
                 exempt: neighbor.scan.map(|scan| scan.counts.exempt),
                 pinned: neighbor.scan.map(|scan| scan.counts.pinned),
+                scan: neighbor.scan.map(|scan| NeighborScan {
+                    scanned: scan.scanned,
+                    skipped: scan.skipped,
+                    complete: scan.complete,
+                    of_pods: scan.of_pods,
+                    age_seconds: scan.read_at.elapsed().as_secs(),
+                }),
                 gc_thresholds: neighbor.gc_thresholds(),
                 fullness_ratio: fullness.map(|fullness| fullness.ratio),
                 basis: fullness.map(|fullness: Fullness| Basis::label(fullness.basis).to_owned()),

@@ -12,12 +12,14 @@ mod calls;
 mod network;
 mod node;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use headroom::limits::cgroups::Cgroups;
+use headroom::limits::tcp::Tcp;
 use headroom::limits::{Limit, Reader, Roots, cheap, dear};
 
 fn roots() -> Roots {
-    Roots { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys") }
+    Roots::default()
 }
 
 /// `/proc` as a thread in a network namespace of its own should see it: `/proc/net` is the main
@@ -25,7 +27,7 @@ fn roots() -> Roots {
 fn roots_of_thread(directory: &Path) -> Roots {
     std::os::unix::fs::symlink("/proc/sys", directory.join("sys")).unwrap();
     std::os::unix::fs::symlink("/proc/thread-self/net", directory.join("net")).unwrap();
-    Roots { proc: directory.to_owned(), sys: PathBuf::from("/sys") }
+    Roots { proc: directory.to_owned(), ..Roots::default() }
 }
 
 /// The limit of one object, as its reader has it now.
@@ -51,7 +53,10 @@ fn set(path: &str, value: u64) {
 
 #[test]
 fn everything_that_this_kernel_has_is_read() {
-    for mut reader in cheap(&roots()).into_iter().chain(dear(&roots())) {
+    let mut readers = cheap(&roots());
+    readers.push(Box::new(Cgroups::new(&roots())));
+    readers.push(Box::new(Tcp::new(&roots())));
+    for mut reader in readers {
         for limit in reader.read() {
             let name = (limit.about.name, &limit.object);
             assert_eq!(limit.unknown, None, "{name:?}");

@@ -11,6 +11,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 use prometheus::{Registry, TextEncoder};
 
+use crate::capacity::Fit;
 use crate::kernel::neighbor::Family;
 use crate::node::{Node, NodeState};
 use crate::sysctl::state::KeyStatus;
@@ -251,16 +252,16 @@ fn limit(state: &NodeState, out: &mut Families) {
         let labels = [fit.limit.about.name, fit.limit.object.as_str()];
         out.add(&table::NODE_BINDING_LIMIT, &labels, 1.0);
     }
-    ages(state, out);
+    ages(&capacity.fits, out);
     if let Some(stalled) = state.cpu_stalled {
         out.add(&table::PRESSURE_STALLED, &["cpu"], stalled.as_secs_f64());
     }
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.
-fn ages(state: &NodeState, out: &mut Families) {
+fn ages(fits: &[Fit], out: &mut Families) {
     let mut ages = BTreeMap::new();
-    for limit in state.limits.values().flatten() {
+    for limit in fits.iter().map(|fit| &fit.limit) {
         if let Some(at) = limit.read_at {
             let oldest = ages.entry(limit.about.name).or_insert(at);
             *oldest = at.min(*oldest);
