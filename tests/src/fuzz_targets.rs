@@ -362,7 +362,8 @@ pub fn limits(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines = text.lines().count();
     let _ = (counters::threads(&text), counters::pressure_some(&text));
-    let _ = (counters::tcp_sockets(&text), counters::keyed(&text, "nr_descendants"));
+    let _ = (counters::tcp_sockets(&text), counters::tcp6_inuse(&text));
+    let _ = counters::keyed(&text, "nr_descendants");
     let _ = (counters::memory_cgroups(&text), counters::ipv6_dst_entries(&text));
     let _ = counters::netstat(&text, "TcpExt", ["ListenOverflows", "TCPAbortOnMemory"]);
     if let Some([first, second]) = counters::words(&text, [0, 1]) {

@@ -213,9 +213,10 @@ impl Limit {
 pub fn named(about: &About, object: &str) -> String {
     let title = about.title;
     match object {
-        "" => title.to_owned(),
+        "" => title.trim_end_matches(" of").to_owned(),
         "ipv4" => format!("IPv4 {title}"),
         "ipv6" => format!("IPv6 {title}"),
+        "host" => format!("{} of the host", title.trim_end_matches(" of")),
         object => format!("{title} {object}"),
     }
 }
