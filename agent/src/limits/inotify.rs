@@ -7,7 +7,6 @@ use nix::errno::Errno;
 use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots};
 use crate::kernel::errno::FileError;
 use crate::kernel::kept::Kept;
-use crate::kernel::net_processes::ProcessesError;
 use crate::kernel::notify_groups::{self, Count, Held, Scan};
 use crate::kernel::{processes, slab};
 
@@ -108,7 +107,8 @@ impl Reader for Inotify {
     fn read(&mut self) -> Vec<Limit> {
         let watches_max = self.watches.number();
         let watches_read = self.watches_may_be_read(&watches_max);
-        let scan = notify_groups::scan(&self.roots.proc, watches_read).map_err(why_none);
+        let scan = notify_groups::scan(&self.roots.proc, watches_read);
+        let scan = scan.map_err(|error| error.to_string());
         let scan = scan.and_then(|scan| match refusal(&scan, &self.roots) {
             Some(why) => Err(why),
             None => Ok(scan),
@@ -129,10 +129,6 @@ impl Reader for Inotify {
         limits.extend(of_users(&FANOTIFY, &scan, self.fanotify.number(), |held| held.fanotify));
         limits
     }
-}
-
-fn why_none(error: ProcessesError) -> String {
-    error.to_string()
 }
 
 /// Without the capability only a part is seen, and which one is chance. With it, what is still refused
