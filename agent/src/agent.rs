@@ -224,6 +224,7 @@ pub fn config_state(loaded: &Loaded) -> ConfigState {
         hash: loaded.hash.clone(),
         mode: loaded.config.mode.label(),
         profiles: loaded.config.profiles.clone(),
+        limits: loaded.config.limits.clone(),
         error: None,
         loaded_at: Some(SystemTime::now()),
     }
@@ -246,6 +247,7 @@ fn spawn_all(
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
         supervisor.spawn("bridges", context, bridges::watch);
         supervisor.spawn("limits", context, limits::read_slowly);
+        supervisor.spawn("capacity", context, limits::remember);
     }
     // TCP before the socket: where two agents start at once, the port decides.
     let limits = Limits::default();

@@ -1,5 +1,6 @@
 //! `headroom status`: this node.
 
+mod limits;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use headroom::agent::once;
 use headroom::kernel::who::Who;
 use headroom::serve::client::{self, ClientError};
-use headroom::serve::status::Status;
+use headroom::serve::status::{NeighborTable, Status};
 use headroom::sysctl::glob::Subject;
 use headroom::sysctl::marks::LastWrite;
 use headroom::sysctl::state::{KeyStatus, State};
@@ -18,36 +19,41 @@ use super::{Common, Exit, fail, out, output};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn run(common: &Common, all_pods: bool) -> Exit {
-    let socket = match common.socket() {
-        Ok(socket) => socket,
+/// Of what everything is listed, not only what matters now.
+pub struct All {
+    pub pods: bool,
+    pub limits: bool,
+}
+
+pub fn run(common: &Common, all: &All) -> Exit {
+    let status = match ask(common) {
+        Ok(status) => status,
         Err(exit) => return exit,
-    };
-    let status = match client::get(&socket, "/status.json", PATIENCE) {
-        Ok(response) if response.status != 200 => {
-            return fail(format_args!("the agent answers {}: try again", response.status));
-        }
-        Ok(response) => match serde_json::from_slice::<Status>(&response.body) {
-            Ok(status) => status,
-            Err(error) => {
-                return fail(format_args!(
-                    "the agent's answer is not understood: {error}; is it another version?"
-                ));
-            }
-        },
-        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => match look(common) {
-            Ok(status) => status,
-            Err(exit) => return exit,
-        },
-        Err(error) => return fail(error),
     };
     let out = out(&common.format);
     if out.is_json() {
         out.document(&status);
     } else {
-        print(&out, &status, all_pods);
+        print(&out, &status, all);
     }
     judge(&status)
+}
+
+/// What the running agent says, or what a look at the node shows where none runs.
+pub fn ask(common: &Common) -> Result<Status, Exit> {
+    let socket = common.socket()?;
+    match client::get(&socket, "/status.json", PATIENCE) {
+        Ok(response) if response.status != 200 => {
+            Err(fail(format_args!("the agent answers {}: try again", response.status)))
+        }
+        Ok(response) => serde_json::from_slice(&response.body).map_err(|error| {
+            fail(format_args!(
+                "the agent's answer is not understood: {error}; is it another version?"
+            ))
+        }),
+        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => look(common),
+        Err(error) => Err(fail(error)),
+    }
 }
 
 fn look(common: &Common) -> Result<Status, Exit> {
@@ -74,12 +80,14 @@ fn excused(key: &KeyStatus) -> bool {
     !key.required && matches!(key.state, State::Pending | State::Unsupported)
 }
 
-fn print(out: &Output, status: &Status, all_pods: bool) {
+fn print(out: &Output, status: &Status, all: &All) {
     headline(out, status);
+    limits::sentence(out, status);
+    limits::print(out, status, all.limits);
     keys(out, status);
     written_by_others(out, status);
     at_boot(out, status);
-    pods::print(out, status, all_pods);
+    pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
@@ -301,9 +309,32 @@ fn neighbors(out: &Output, status: &Status) {
         "OF",
     ];
     out.table(&header, &rows);
-    if status.neighbor_tables.iter().any(|table| table.pinned.is_some()) {
-        out.line("* of the host's own namespace");
+    if let Some(scanned) = scanned(&status.neighbor_tables) {
+        out.line(format_args!("* {scanned}"));
     }
+}
+
+/// What was scanned, and whether that is all.
+fn scanned(tables: &[NeighborTable]) -> Option<String> {
+    let scan = tables.iter().find_map(|table| table.scan.as_ref())?;
+    let skipped = match scan.skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} could not be"),
+    };
+    let partly: Vec<&str> = tables
+        .iter()
+        .filter(|table| table.scan.as_ref().is_some_and(|scan| !scan.complete))
+        .map(|table| table.family.as_str())
+        .collect();
+    let all = match partly.as_slice() {
+        [] => "every entry was seen".to_owned(),
+        partly => {
+            format!("of {} not every entry was seen, more may be pinned", partly.join(" and "))
+        }
+    };
+    let (scanned, age) = (scan.scanned, scan.age_seconds);
+    let namespaces = if scanned == 1 { "namespace" } else { "namespaces" };
+    Some(format!("{scanned} network {namespaces} scanned {age} s ago{skipped}: {all}"))
 }
 
 fn bridges(out: &Output, status: &Status) {

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::{Config, Mode};
 use crate::kernel::name::escape;
+use crate::limits::max_pods;
+use crate::limits::pod_addresses::{self, flannel, host_local};
 use crate::sysctl::catalogue::{self, Entry, Scope};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::{OnConflict, Policy};
@@ -215,12 +217,8 @@ impl Table {
         let admin = Grant::Capability { name: "SYS_ADMIN" };
         self.need(admin, "pods' network namespaces are entered with setns(2)");
         for directory in &config.pod_namespaces.directories {
-            let of = PathType::DirectoryOrCreate;
-            let mut grant = mount(Some(directory), directory, of, true);
-            if let Grant::Mount(mount) = &mut grant {
-                mount.propagation = Propagation::HostToContainer;
-            }
-            self.need(grant, "pods' network namespaces are mounted there, also later");
+            let why = "pods' network namespaces are mounted there, also later";
+            self.need(namespaces(directory), why);
         }
         let cache = &config.pod_namespaces.cni_cache;
         let cache = mount(Some(cache), cache, PathType::DirectoryOrCreate, true);
@@ -245,7 +243,13 @@ impl Table {
         let admin = Grant::Capability { name: "SYS_ADMIN" };
         self.may(admin.clone(), "names who wrote a key, by fanotify");
         let why = "asks for the neighbor tables' settings in an empty namespace, for less data";
+        self.may(admin.clone(), why);
+        let why = "scans the neighbor entries of pods' network namespaces: what fills the tables, and \
+                   what a pod costs";
         self.may(admin, why);
+        for directory in &config.pod_namespaces.directories {
+            self.may(namespaces(directory), why);
+        }
         let pid = Grant::HostNamespace { name: "hostPID" };
         self.may(pid.clone(), "sees the processes that wrote a key, or hold the agent's port");
         let look = "counts users' inotify instances and network namespaces, by all processes";
@@ -258,6 +262,7 @@ impl Table {
         self.may(grant, "counts pods and their pids, by their cgroups");
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
+        self.limits(config);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }
@@ -266,6 +271,27 @@ impl Table {
             let of = PathType::DirectoryOrCreate;
             let grant = mount(Some(Path::new(directory)), Path::new(&inside), of, true);
             self.may(grant, "tells which file sets a key to something else at boot");
+        }
+    }
+
+    /// What tells limits that are not the kernel's, unless the configuration does.
+    fn limits(&mut self, config: &Config) {
+        if config.limits.pod_range.is_none() {
+            for (directory, why) in [
+                (pod_addresses::CONFIGURATIONS, "tells which addresses the node's pods are given"),
+                (host_local::DATA_DIR, "counts the addresses that host-local has given"),
+                (flannel::DIRECTORY, "tells which addresses flannel's pods are given"),
+            ] {
+                let directory = Path::new(directory);
+                self.may(mount(Some(directory), directory, PathType::DirectoryOrCreate, true), why);
+            }
+        }
+        if config.limits.max_pods.is_none() {
+            let file = Path::new(max_pods::KUBEADM);
+            let why = "tells maxPods: the kubelet's configuration, where kubeadm has it";
+            self.may(mount(Some(file), file, PathType::File, true), why);
+            let why = "sees the kubelet's command line: --max-pods, and where its configuration is";
+            self.may(Grant::HostNamespace { name: "hostPID" }, why);
         }
     }
 
@@ -286,6 +312,15 @@ fn mount(host: Option<&Path>, inside: &Path, of: PathType, read_only: bool) -> G
         read_only,
         propagation: Propagation::None,
     })
+}
+
+/// Where pods' network namespaces are mounted.
+fn namespaces(directory: &Path) -> Grant {
+    let mut grant = mount(Some(directory), directory, PathType::DirectoryOrCreate, true);
+    if let Grant::Mount(mount) = &mut grant {
+        mount.propagation = Propagation::HostToContainer;
+    }
+    grant
 }
 
 /// The part of the host's `/proc/sys` through which a key is written: `net` whole, which is safe;

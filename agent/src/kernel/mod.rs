@@ -5,12 +5,15 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod conntrack_stat;
+pub mod counters;
 pub mod errno;
 pub mod fanotify;
 mod gate;
 pub mod inotify;
 pub mod kcmp;
 pub mod kept;
+pub mod kubelet;
 pub mod kubepods;
 pub mod links;
 pub mod listeners;
@@ -31,6 +34,7 @@ pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
 pub mod touch;
+pub mod tour;
 pub mod trail;
 pub mod uevents;
 pub mod user_ns;

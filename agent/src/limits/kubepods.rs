@@ -93,12 +93,12 @@ impl Reader for Kubepods {
         let all = match kubepods::pids(&kubepods) {
             Ok(None) => None,
             Ok(Some(pids)) => Some(all(&kubepods, pids)),
-            Err(error) => Some(Limit::unknown(&ABOUT, "kubepods", error)),
+            Err(error) => Some(Limit::unknown(&ABOUT, "kubepods", error.to_string())),
         };
         let fullest = match fullest(&kubepods) {
             Ok(None) => None,
             Ok(Some((pod, pids))) => Some(fullest_pod(&pod, pids)),
-            Err(error) => Some(Limit::unknown(&POD, "pods", error)),
+            Err(error) => Some(Limit::unknown(&POD, "pods", error.to_string())),
         };
         all.into_iter().chain(fullest).collect()
     }

@@ -63,6 +63,6 @@ fn limit(counted: Result<Counted, FileError>, max: Result<u64, FileError>) -> Li
             of_pods: Some(counted.of_pods),
             ..Limit::of(&ABOUT, "host").with(counted.all, max)
         },
-        (Err(error), _) | (_, Err(error)) => Limit::unknown(&ABOUT, "host", error),
+        (Err(error), _) | (_, Err(error)) => Limit::unknown(&ABOUT, "host", error.to_string()),
     }
 }

@@ -82,7 +82,7 @@ impl Reader for NetNamespaces {
         let max = match self.max.number() {
             Ok(max) => max,
             Err(error) if error.errno == nix::errno::Errno::ENOENT => return Vec::new(),
-            Err(error) => return vec![Limit::unknown(&ABOUT, "uid 0", error)],
+            Err(error) => return vec![Limit::unknown(&ABOUT, "uid 0", error.to_string())],
         };
         let why = match self.seen() {
             Ok(seen) => return of_users(&seen, max),

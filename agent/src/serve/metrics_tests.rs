@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::load::{EMBEDDED, Origin, judge};
@@ -18,10 +18,13 @@ fn node() -> Node {
         state.net = Some(Net::Initial);
         let scan = Scan {
             counts: EntryCounts { entries: 5, exempt: 1, pinned: 3 },
-            scanned: 1,
+            of_pods: Some(2),
+            pods: 1,
+            scanned: 2,
             skipped: 0,
             complete: true,
             at: UNIX_EPOCH + Duration::from_secs(7),
+            read_at: Instant::now(),
         };
         let stat = TableStat {
             entries: Some(5),
