@@ -16,6 +16,7 @@ use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
 use crate::limits::neighbor::round::round;
+use crate::limits::netfilter;
 use crate::node::NodeState;
 use crate::pods::apply::Plan;
 use crate::sysctl::disk::Disk;
@@ -161,6 +162,11 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         collect(&mut state, "limits", |state| super::limits::look(roots, &loaded.config, state));
         collect(&mut state, "neighbor", |state| look_at_neighbors(state, loaded, roots, &place));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
+        collect(&mut state, "netfilter", |state| {
+            let (found, failed) = netfilter::reader::Reader::new(&roots.proc).read();
+            state.netfilter = Some(found);
+            failed.map_or(Ok(()), Err)
+        });
     }
     state.net = Some(place.net);
     if !loaded.config.pods.is_empty() {

@@ -1,6 +1,7 @@
 //! `headroom status`: this node.
 
 mod limits;
+mod netfilter;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -90,6 +91,7 @@ fn print(out: &Output, status: &Status, all: &All) {
     pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
+    netfilter::print(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
         let why = collector.error.as_deref().unwrap_or("failed");
         out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));

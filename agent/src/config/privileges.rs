@@ -263,6 +263,8 @@ impl Table {
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         self.limits(config);
+        let why = "nftables, iptables and ipvs counts";
+        self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }

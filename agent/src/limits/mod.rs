@@ -16,6 +16,7 @@ pub mod max_pods;
 pub mod mounts;
 pub mod neighbor;
 pub mod net_namespaces;
+pub mod netfilter;
 pub mod pids;
 pub mod pod_addresses;
 pub mod pod_conntrack;

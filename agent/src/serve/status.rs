@@ -1,6 +1,7 @@
 //! The whole picture as one document, for `headroom status`.
 
 mod limits;
+mod netfilter;
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::limits::{Capacity, Limit};
+pub use self::netfilter::{Netfilter, RuleCount};
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
 use crate::limits::bridge::Bridge as BridgeLimit;
@@ -59,6 +61,9 @@ pub struct Status {
     pub bridges: Option<Vec<Bridge>>,
     /// How many more pods fit.
     pub capacity: Capacity,
+    /// Netfilter's rules; absent while they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netfilter: Option<Netfilter>,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -223,6 +228,7 @@ impl Status {
             bridges: bridges(state),
             capacity: Capacity::of(&state.node, &capacity),
             limits: capacity.fits.into_iter().map(Limit::of).collect(),
+            netfilter: state.netfilter.as_ref().map(|found| netfilter::of(found, &state.kernel)),
             collectors: collectors(state),
             notices: notices(state),
         }
