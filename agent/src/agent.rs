@@ -225,6 +225,7 @@ pub fn config_state(loaded: &Loaded) -> ConfigState {
         hash: loaded.hash.clone(),
         mode: loaded.config.mode.label(),
         profiles: loaded.config.profiles.clone(),
+        limits: loaded.config.limits.clone(),
         error: None,
         loaded_at: Some(SystemTime::now()),
     }
@@ -248,6 +249,7 @@ fn spawn_all(
         supervisor.spawn("bridges", context, bridges::watch);
         supervisor.spawn("netfilter", context, netfilter::count);
         supervisor.spawn("limits", context, limits::read_slowly);
+        supervisor.spawn("capacity", context, limits::remember);
     }
     // TCP before the socket: where two agents start at once, the port decides.
     let limits = Limits::default();

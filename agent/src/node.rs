@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::{Capacity, History};
+use crate::config;
 use crate::kernel::system::SelfUsage;
-use crate::limits::Limit;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
 use crate::limits::netfilter::Netfilter;
+use crate::limits::{self, Limit};
 use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
 use crate::sysctl::place::Net;
@@ -49,8 +51,12 @@ pub struct NodeState {
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
     /// Netfilter's rules; `None` while they are not known.
     pub netfilter: Option<Netfilter>,
+    /// What limits used over the last hour.
+    pub history: History,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
+    /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
+    pub cpu_stalled: Option<Duration>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
     pub pods: Option<Pods>,
     /// How the reading of each source went last.
@@ -84,6 +90,8 @@ pub struct ConfigState {
     pub mode: &'static str,
     /// The profiles that are in force.
     pub profiles: Vec<String>,
+    /// What limits pods beside the kernel.
+    pub limits: config::Limits,
     /// Why the last attempt to load it failed, if it did. The last good one stays in force.
     pub error: Option<String>,
     /// When the configuration in force was loaded.
@@ -196,7 +204,10 @@ impl NodeState {
             "netfilter" => self.netfilter = None,
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
-            "limits" => self.limits.clear(),
+            "limits" => {
+                self.limits.clear();
+                self.pod_count = None;
+            }
             "pods" => {
                 if let Some(pods) = &mut self.pods {
                     pods.namespaces.clear();
@@ -211,6 +222,13 @@ impl NodeState {
         }
         self.collected(task, Some(failure.clone()), Duration::ZERO);
         self.tasks.entry(task).or_default().failure = Some(failure);
+    }
+
+    /// How many more pods fit, and what stops the next one.
+    #[must_use]
+    pub fn capacity(&self, now: Instant) -> Capacity {
+        let reserve = self.config.limits.reserve;
+        Capacity::of(limits::all(self), self.pod_count, &self.history, reserve, now)
     }
 
     /// Whether the agent is where it should be.

@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod log;
 mod output;
+mod plan;
 mod privileges;
 mod reference;
 mod restore;
@@ -70,11 +71,22 @@ enum Command {
     Apply(Common),
     /// Show what `apply` would change
     Diff(Common),
-    /// Show this node: keys, pods, neighbor tables, bridges
+    /// Show this node: how many more pods fit, limits, keys, pods, neighbor tables, bridges
     Status {
         /// List every pod's namespace, not only those that need a look
         #[arg(long)]
         pods: bool,
+        /// List every limit, not only the fullest
+        #[arg(long)]
+        limits: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell what a node needs for so many pods, and where it would stop
+    #[command(after_help = "Exit codes: 0 so many pods fit, 3 they do not as it is")]
+    Plan {
+        #[command(flatten)]
+        asked: plan::Asked,
         #[command(flatten)]
         common: Common,
     },
@@ -186,7 +198,10 @@ pub fn main() -> ExitCode {
         Command::Run { common, event_buffer } => run::run(&common, event_buffer),
         Command::Apply(common) => apply::run(&common),
         Command::Diff(common) => diff::run(&common),
-        Command::Status { pods, common } => status::run(&common, pods),
+        Command::Status { pods, limits, common } => {
+            status::run(&common, &status::All { pods, limits })
+        }
+        Command::Plan { asked, common } => plan::run(&asked, &common),
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),

@@ -1,5 +1,6 @@
 //! `headroom status`: this node.
 
+mod limits;
 mod netfilter;
 mod pods;
 
@@ -19,36 +20,41 @@ use super::{Common, Exit, fail, out, output};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn run(common: &Common, all_pods: bool) -> Exit {
-    let socket = match common.socket() {
-        Ok(socket) => socket,
+/// Of what everything is listed, not only what matters now.
+pub struct All {
+    pub pods: bool,
+    pub limits: bool,
+}
+
+pub fn run(common: &Common, all: &All) -> Exit {
+    let status = match ask(common) {
+        Ok(status) => status,
         Err(exit) => return exit,
-    };
-    let status = match client::get(&socket, "/status.json", PATIENCE) {
-        Ok(response) if response.status != 200 => {
-            return fail(format_args!("the agent answers {}: try again", response.status));
-        }
-        Ok(response) => match serde_json::from_slice::<Status>(&response.body) {
-            Ok(status) => status,
-            Err(error) => {
-                return fail(format_args!(
-                    "the agent's answer is not understood: {error}; is it another version?"
-                ));
-            }
-        },
-        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => match look(common) {
-            Ok(status) => status,
-            Err(exit) => return exit,
-        },
-        Err(error) => return fail(error),
     };
     let out = out(&common.format);
     if out.is_json() {
         out.document(&status);
     } else {
-        print(&out, &status, all_pods);
+        print(&out, &status, all);
     }
     judge(&status)
+}
+
+/// What the running agent says, or what a look at the node shows where none runs.
+pub fn ask(common: &Common) -> Result<Status, Exit> {
+    let socket = common.socket()?;
+    match client::get(&socket, "/status.json", PATIENCE) {
+        Ok(response) if response.status != 200 => {
+            Err(fail(format_args!("the agent answers {}: try again", response.status)))
+        }
+        Ok(response) => serde_json::from_slice(&response.body).map_err(|error| {
+            fail(format_args!(
+                "the agent's answer is not understood: {error}; is it another version?"
+            ))
+        }),
+        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => look(common),
+        Err(error) => Err(fail(error)),
+    }
 }
 
 fn look(common: &Common) -> Result<Status, Exit> {
@@ -75,12 +81,14 @@ fn excused(key: &KeyStatus) -> bool {
     !key.required && matches!(key.state, State::Pending | State::Unsupported)
 }
 
-fn print(out: &Output, status: &Status, all_pods: bool) {
+fn print(out: &Output, status: &Status, all: &All) {
     headline(out, status);
+    limits::sentence(out, status);
+    limits::print(out, status, all.limits);
     keys(out, status);
     written_by_others(out, status);
     at_boot(out, status);
-    pods::print(out, status, all_pods);
+    pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
     netfilter::print(out, status);

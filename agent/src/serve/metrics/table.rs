@@ -123,12 +123,20 @@ table! {
         "The maximum of a limit."
     LIMIT_HITS Counter "headroom_limit_hits_total" ["limit", "object"]
         "Times that the kernel refused because a limit was reached, since boot."
+    LIMIT_PODS_REMAINING Gauge "headroom_limit_pods_remaining" ["limit", "object"]
+        "Pods that still fit before the limit is full, by what a pod costs on this node; 0 while the kernel refuses. Absent where that is not known or pods do not use it up."
+    NODE_PODS_REMAINING Gauge "headroom_node_pods_remaining" []
+        "Pods that still fit on this node before the first limit stops them, less the configured reserve."
+    NODE_BINDING_LIMIT Gauge "headroom_node_binding_limit_info" ["limit", "object"]
+        "The limit that stops the next pods first, always 1."
     LIMIT_AGE Gauge "headroom_limit_age_seconds" ["limit"]
         "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
     NETFILTER_RULES Gauge "headroom_netfilter_rules" ["backend", "family", "owner"]
         "Rules of the node's network namespace, by whether they are in chains or tables of kube-proxy's own; of ipvs the destinations. Owner unknown: an upper bound, of tables too large to be read."
     NETFILTER_CHAINS Gauge "headroom_netfilter_chains" ["backend", "family", "owner"]
         "Chains of the node's network namespace, built-in ones included; of ipvs the virtual services."
+    PRESSURE_STALLED Counter "headroom_pressure_stalled_seconds_total" ["resource"]
+        "Time in which some task was ready and had to wait for the resource, since boot, kernel-wide (PSI); only on kernels that have it."
     HOST_NETNS Gauge "headroom_host_netns" []
         "Whether the agent is in the node's network namespace (1), where it should be, or not (0)."
     TASK_RESTARTS Counter "headroom_task_restarts_total" ["task"]
