@@ -159,7 +159,7 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     });
     if !matches!(place.net, Net::Wrong(_)) {
         collect(&mut state, "neighbor", |state| look_at_neighbors(state, loaded, roots, &place));
-        collect(&mut state, "limits", |state| super::limits::look(roots, state));
+        collect(&mut state, "limits", |state| super::limits::look(roots, &loaded.config, state));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
     }
     state.net = Some(place.net);
@@ -197,7 +197,6 @@ fn look_at_neighbors(
     }
     let config = &loaded.config;
     let round = round(&tour(roots, config), &config.watch, place.kernel)?;
-    state.pod_count = round.pods;
     state.pod_conntrack = round.conntrack;
     if let Some(trouble) = round.trouble {
         state.notices.insert("neighbor-scan", trouble);

@@ -140,7 +140,7 @@ podNamespaces: { directories: [/var/run/netns, /other] }
     // Nothing asks for a name, and one key is guarded.
     let every = of("pods: [{ name: a, sysctls: { net.ipv4.ip_forward: 0 } }]\n");
     assert!(short(&every.required).contains(&"NET_ADMIN".into()));
-    assert!(short(&every.optional).iter().any(|need| need.contains("cni")));
+    assert!(short(&every.optional).iter().any(|need| need.contains("cni/results")));
     // Looking takes the same way in, and no right to write.
     let observed = of(&format!("mode: observe\n{body}"));
     assert!(short(&observed.required).contains(&"SYS_ADMIN".into()));
@@ -157,7 +157,8 @@ fn a_socket_elsewhere_needs_its_directory() {
 
 #[test]
 fn the_files_of_the_host_are_where_the_agent_looks() {
-    let needs = of("sysctls: { vm.swappiness: 1 }\n");
+    let needs =
+        of("sysctls: { vm.swappiness: 1 }\nlimits: { maxPods: 9, podRange: 10.0.0.0/24 }\n");
     let files = needs.optional.iter().filter_map(|need| match &need.grant {
         Grant::Mount(mount) if mount.mount_path.starts_with(HOST) => mount.host_path.clone(),
         _ => None,
@@ -173,4 +174,25 @@ fn the_scan_of_pods_neighbors_takes_what_nobody_has_to_give() {
     assert!(optional.contains(&"SYS_ADMIN".to_owned()), "{optional:?}");
     let mount = "/var/run/netns:/var/run/netns ro later".to_owned();
     assert!(optional.contains(&mount), "{optional:?}");
+}
+
+/// All are read-only, and none is needed: what is configured is not looked for.
+#[test]
+fn limits_are_told_by_files_of_the_node() {
+    let limits = |body: &str| -> Vec<String> {
+        let needs = of(body);
+        assert_eq!(short(&needs.required), [&WATCHING[..], &[STATE]].concat());
+        let optional = short(&needs.optional).into_iter();
+        optional
+            .filter(|need| ["cni", "kubelet", "flannel"].iter().any(|word| need.contains(word)))
+            .collect()
+    };
+    let both = |path: &str| format!("{path}:{path} ro");
+    let [cni, flannel, leases] =
+        ["/etc/cni/net.d", "/run/flannel", "/var/lib/cni/networks"].map(both);
+    let kubelet = both("/var/lib/kubelet/config.yaml");
+    assert_eq!(limits(""), [cni.clone(), flannel.clone(), leases.clone(), kubelet.clone()]);
+    assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, flannel, leases]);
+    assert_eq!(limits("limits: { podRange: 10.0.0.0/24 }\n"), [kubelet]);
+    assert_eq!(limits("limits: { maxPods: 250, podRange: 10.0.0.0/24 }\n"), [""; 0]);
 }

@@ -58,7 +58,7 @@ pub fn reference() -> String {
 fn cost(about: &About) -> String {
     match about.cost {
         Cost::Fixed(amount) => format!("{amount}, fixed"),
-        Cost::Learned { prior, floor } if prior == 0.0 => {
+        Cost::Learned { prior: 0.0, floor } => {
             format!("learned, no prior, floor {floor}")
         }
         Cost::Learned { prior, floor } => format!("learned, prior {prior}, floor {floor}"),
