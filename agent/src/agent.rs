@@ -246,6 +246,7 @@ fn spawn_all(
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
         supervisor.spawn("bridges", context, bridges::watch);
         supervisor.spawn("limits", context, limits::read_slowly);
+        supervisor.spawn("capacity", context, limits::remember);
     }
     // TCP before the socket: where two agents start at once, the port decides.
     let limits = Limits::default();

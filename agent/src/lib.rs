@@ -1,5 +1,6 @@
 //! Headroom: the library behind the `headroom` binary.
 pub mod agent;
+pub mod capacity;
 pub mod config;
 pub mod kernel;
 pub mod limits;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::{Capacity, History};
 use crate::kernel::system::SelfUsage;
-use crate::limits::Limit;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::limits::{self, Limit};
 use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
 use crate::sysctl::place::Net;
@@ -46,6 +47,10 @@ pub struct NodeState {
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
+    /// What limits used over the last hour.
+    pub history: History,
+    /// Pods that are to be kept free.
+    pub reserve: u64,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
@@ -207,6 +212,12 @@ impl NodeState {
         }
         self.collected(task, Some(failure.clone()), Duration::ZERO);
         self.tasks.entry(task).or_default().failure = Some(failure);
+    }
+
+    /// How many more pods fit, and what stops the next one.
+    #[must_use]
+    pub fn capacity(&self, now: Instant) -> Capacity {
+        Capacity::of(limits::all(self), self.pod_count, &self.history, self.reserve, now)
     }
 
     /// Whether the agent is where it should be.

@@ -13,18 +13,21 @@ use crate::node::NodeState;
 
 /// Share of a core that each dear reader may take: its interval stretches to stay below.
 const SHARE: f64 = 0.0005;
+/// Between two points of the history.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at which reader is due.
 const EVERY: Duration = Duration::from_secs(1);
 
-fn roots(context: &Context) -> Roots {
-    Roots { proc: context.roots.proc.clone(), sys: context.roots.sys.clone() }
+/// Where readers of limits find the kernel.
+pub fn roots(roots: &super::Roots) -> Roots {
+    Roots { proc: roots.proc.clone(), sys: roots.sys.clone() }
 }
 
 /// What a scrape reads: kept descriptors and the agent's own cost. No lock that pod creation holds is
 /// taken. `right_place`: the agent is in the network namespace whose limits these are.
 pub fn prepare_scrape(context: &Context, right_place: bool) {
     let mut neighbors = neighbors::at_scrape(context);
-    let mut readers = if right_place { limits::cheap(&roots(context)) } else { Vec::new() };
+    let mut readers = if right_place { limits::cheap(&roots(&context.roots)) } else { Vec::new() };
     let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         neighbors(state);
@@ -74,7 +77,7 @@ struct Dear {
 
 /// Reads the dear limits, one after the other, each at its own pace.
 pub async fn read_slowly(context: Context) -> Result<(), Failure> {
-    let readers = limits::dear(&roots(&context)).into_iter();
+    let readers = limits::dear(&roots(&context.roots)).into_iter();
     let mut dear: Vec<Dear> = readers.map(|reader| Dear { reader, due: Instant::now() }).collect();
     loop {
         for index in 0..dear.len() {
@@ -91,6 +94,27 @@ pub async fn read_slowly(context: Context) -> Result<(), Failure> {
         recovered(&context.node, "limits");
         sleep_until((Instant::now() + EVERY).into()).await;
     }
+}
+
+/// Remembers what limits use, so that what a pod costs and where a trend leads can be told.
+pub async fn remember(context: Context) -> Result<(), Failure> {
+    loop {
+        // Fresh numbers: no scrape may have come by.
+        context.node.fresh(|state| {
+            let limits = limits::all(state);
+            state.history.record(&limits, state.pod_count, Instant::now());
+        });
+        recovered(&context.node, "capacity");
+        sleep_until((Instant::now() + REMEMBER_EVERY).into()).await;
+    }
+}
+
+/// Reads every limit once, where no agent runs.
+pub fn look(from: &super::Roots, state: &mut NodeState) -> Result<(), String> {
+    limits::read_all(&mut limits::cheap(&roots(from)), state);
+    let failed = failures(state);
+    limits::read_all(&mut limits::dear(&roots(from)), state);
+    failed.map_or(Ok(()), Err)
 }
 
 fn read(reader: &mut dyn Reader) -> (Vec<Limit>, Duration) {

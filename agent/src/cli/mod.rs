@@ -70,11 +70,14 @@ enum Command {
     Apply(Common),
     /// Show what `apply` would change
     Diff(Common),
-    /// Show this node: keys, pods, neighbor tables, bridges
+    /// Show this node: how many more pods fit, limits, keys, pods, neighbor tables, bridges
     Status {
         /// List every pod's namespace, not only those that need a look
         #[arg(long)]
         pods: bool,
+        /// List every limit, not only the fullest
+        #[arg(long)]
+        limits: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -186,7 +189,9 @@ pub fn main() -> ExitCode {
         Command::Run { common, event_buffer } => run::run(&common, event_buffer),
         Command::Apply(common) => apply::run(&common),
         Command::Diff(common) => diff::run(&common),
-        Command::Status { pods, common } => status::run(&common, pods),
+        Command::Status { pods, limits, common } => {
+            status::run(&common, &status::All { pods, limits })
+        }
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),

@@ -1,5 +1,6 @@
 //! `headroom status`: this node.
 
+mod limits;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,13 @@ use super::{Common, Exit, fail, out, output};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn run(common: &Common, all_pods: bool) -> Exit {
+/// Of what everything is listed, not only what matters now.
+pub struct All {
+    pub pods: bool,
+    pub limits: bool,
+}
+
+pub fn run(common: &Common, all: &All) -> Exit {
     let socket = match common.socket() {
         Ok(socket) => socket,
         Err(exit) => return exit,
@@ -45,7 +52,7 @@ pub fn run(common: &Common, all_pods: bool) -> Exit {
     if out.is_json() {
         out.document(&status);
     } else {
-        print(&out, &status, all_pods);
+        print(&out, &status, all);
     }
     judge(&status)
 }
@@ -74,12 +81,14 @@ fn excused(key: &KeyStatus) -> bool {
     !key.required && matches!(key.state, State::Pending | State::Unsupported)
 }
 
-fn print(out: &Output, status: &Status, all_pods: bool) {
+fn print(out: &Output, status: &Status, all: &All) {
     headline(out, status);
+    limits::sentence(out, status);
+    limits::print(out, status, all.limits);
     keys(out, status);
     written_by_others(out, status);
     at_boot(out, status);
-    pods::print(out, status, all_pods);
+    pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {

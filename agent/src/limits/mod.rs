@@ -86,6 +86,8 @@ pub struct Limit {
     pub about: &'static About,
     /// Of what: an address family, a bridge, a user. Escaped.
     pub object: String,
+    /// What is counted, in the plural.
+    pub unit: &'static str,
     /// In use. `None`: not known, and `unknown` says why.
     pub used: Option<u64>,
     /// The part of `used` that pods have, where that is known by itself.
@@ -115,6 +117,7 @@ impl Limit {
         Self {
             about,
             object: object.into(),
+            unit: about.unit,
             used: None,
             of_pods: None,
             max: None,
@@ -130,8 +133,24 @@ impl Limit {
 
     /// A limit that cannot be read, and why; the reason must be escaped.
     #[must_use]
-    pub fn unknown(about: &'static About, object: impl Into<String>, why: impl ToString) -> Self {
-        Self { unknown: Some(why.to_string()), ..Self::of(about, object) }
+    pub fn unknown(
+        about: &'static About,
+        object: impl Into<String>,
+        why: impl Into<String>,
+    ) -> Self {
+        Self { unknown: Some(why.into()), ..Self::of(about, object) }
+    }
+
+    /// How it is named in a sentence: `bridge cni0`, `IPv4 neighbor table`.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let title = self.about.title;
+        match self.object.as_str() {
+            "" => title.to_owned(),
+            "ipv4" => format!("IPv4 {title}"),
+            "ipv6" => format!("IPv6 {title}"),
+            object => format!("{title} {object}"),
+        }
     }
 
     /// With its numbers.

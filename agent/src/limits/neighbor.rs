@@ -167,6 +167,7 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     };
     Limit {
         used,
+        unit: if exact { ABOUT.unit } else { "entries" },
         max: table.gc_thresholds().map(|[_, _, max]| max),
         hits: table.table_fulls(),
         exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },

@@ -1,15 +1,18 @@
 //! The whole picture as one document, for `headroom status`.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::limits::{Capacity, Limit};
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
-use crate::limits;
-use crate::limits::neighbor::Basis;
+use crate::limits::bridge::Bridge as BridgeLimit;
+use crate::limits::neighbor::{Basis, Fullness};
 use crate::node::{Checks, NodeState, Notifications};
 use crate::pods::state::{PodNamespace, PodState};
 use crate::sysctl::place::Net;
@@ -54,6 +57,8 @@ pub struct Status {
     pub neighbor_tables: Vec<NeighborTable>,
     /// Every watched bridge; absent while they are not known.
     pub bridges: Option<Vec<Bridge>>,
+    /// How many more pods fit.
+    pub capacity: Capacity,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -156,38 +161,6 @@ pub struct Bridge {
     pub limit: u64,
 }
 
-/// One limit of one object.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Limit {
-    /// Which limit.
-    pub limit: String,
-    /// Of what.
-    pub object: String,
-    /// In use.
-    pub used: Option<u64>,
-    /// The maximum.
-    pub max: Option<u64>,
-    /// How often it was hit since boot.
-    pub hits: Option<u64>,
-    /// What is counted.
-    pub unit: String,
-    /// `exact`, `upper-bound`, `lower-bound` or `estimate`.
-    pub exactness: limits::Exactness,
-    /// Where `used` was read.
-    pub read_from: String,
-    /// The key that raises it.
-    pub raised_by: Option<String>,
-    /// What is seen when it is hit.
-    pub when_hit: String,
-    /// How many seconds ago it was read, where that was not just now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub age_seconds: Option<u64>,
-    /// Why a number is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unknown: Option<String>,
-}
-
 /// How the reading of a source went.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -204,6 +177,7 @@ impl Status {
     /// The document of a picture. `agent`: a running agent's.
     #[must_use]
     pub fn of(state: &NodeState, agent: bool) -> Self {
+        let capacity = state.capacity(Instant::now());
         let checks = if agent { state.checks(Checks::Ready, Instant::now()) } else { Vec::new() };
         Self {
             schema: SCHEMA.to_owned(),
@@ -228,7 +202,8 @@ impl Status {
             pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
             bridges: bridges(state),
-            limits: limits::all(state).into_iter().map(limit).collect(),
+            capacity: Capacity::of(&state.node, &capacity),
+            limits: capacity.fits.into_iter().map(Limit::of).collect(),
             collectors: collectors(state),
             notices: notices(state),
         }
@@ -284,9 +259,7 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
                 pinned: neighbor.scan.map(|scan| scan.counts.pinned),
                 gc_thresholds: neighbor.gc_thresholds(),
                 fullness_ratio: fullness.map(|fullness| fullness.ratio),
-                basis: fullness.map(|fullness: limits::neighbor::Fullness| {
-                    Basis::label(fullness.basis).to_owned()
-                }),
+                basis: fullness.map(|fullness: Fullness| Basis::label(fullness.basis).to_owned()),
                 table_fulls: neighbor.table_fulls(),
                 forced_gc_runs: neighbor.forced_gc_runs(),
             }
@@ -295,29 +268,12 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
 }
 
 fn bridges(state: &NodeState) -> Option<Vec<Bridge>> {
-    let shown = |bridge: &limits::bridge::Bridge| Bridge {
+    let shown = |bridge: &BridgeLimit| Bridge {
         name: bridge.name.to_string(),
         ports: bridge.ports,
         limit: bridge.limit,
     };
     Some(state.bridges.as_ref()?.iter().map(shown).collect())
-}
-
-fn limit(limit: limits::Limit) -> Limit {
-    Limit {
-        limit: limit.about.name.to_owned(),
-        object: limit.object,
-        used: limit.used,
-        max: limit.max,
-        hits: limit.hits,
-        exactness: limit.exactness,
-        read_from: limit.read_from.to_owned(),
-        raised_by: limit.raised_by.map(str::to_owned),
-        unit: limit.about.unit.to_owned(),
-        when_hit: limit.about.when_hit.to_owned(),
-        age_seconds: limit.read_at.map(|at| at.elapsed().as_secs()),
-        unknown: limit.unknown,
-    }
 }
 
 fn collectors(state: &NodeState) -> Vec<Collector> {

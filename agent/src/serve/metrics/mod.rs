@@ -5,14 +5,13 @@ pub mod table;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 use prometheus::{Registry, TextEncoder};
 
 use crate::kernel::neighbor::Family;
-use crate::limits;
 use crate::node::{Node, NodeState};
 use crate::sysctl::state::KeyStatus;
 use table::{Kind, Spec};
@@ -238,11 +237,19 @@ fn fields(key: &KeyStatus, values: &[i128], spec: &'static Spec, out: &mut Famil
 }
 
 fn limit(state: &NodeState, out: &mut Families) {
-    for limit in limits::all(state) {
+    let capacity = state.capacity(Instant::now());
+    for fit in &capacity.fits {
+        let limit = &fit.limit;
         let labels = [limit.about.name, limit.object.as_str()];
         out.maybe(&table::LIMIT_USED, &labels, limit.used);
         out.maybe(&table::LIMIT_MAX, &labels, limit.max);
         out.maybe(&table::LIMIT_HITS, &labels, limit.hits);
+        out.maybe(&table::LIMIT_PODS_REMAINING, &labels, fit.remaining);
+    }
+    out.maybe(&table::NODE_PODS_REMAINING, &[], capacity.remaining);
+    if let Some(fit) = capacity.binding() {
+        let labels = [fit.limit.about.name, fit.limit.object.as_str()];
+        out.add(&table::NODE_BINDING_LIMIT, &labels, 1.0);
     }
     ages(state, out);
 }

@@ -123,6 +123,12 @@ table! {
         "The maximum of a limit."
     LIMIT_HITS Counter "headroom_limit_hits_total" ["limit", "object"]
         "Times that the kernel refused because a limit was reached, since boot."
+    LIMIT_PODS_REMAINING Gauge "headroom_limit_pods_remaining" ["limit", "object"]
+        "Pods that still fit before the limit is full, by what a pod costs on this node; 0 while the kernel refuses. Absent where that is not known or pods do not use it up."
+    NODE_PODS_REMAINING Gauge "headroom_node_pods_remaining" []
+        "Pods that still fit on this node before the first limit stops them, less the configured reserve."
+    NODE_BINDING_LIMIT Gauge "headroom_node_binding_limit_info" ["limit", "object"]
+        "The limit that stops the next pods first, always 1."
     LIMIT_AGE Gauge "headroom_limit_age_seconds" ["limit"]
         "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
     HOST_NETNS Gauge "headroom_host_netns" []

@@ -1,0 +1,78 @@
+//! How many more pods fit, in words.
+
+use super::{Capacity, Fit};
+use crate::limits::Exactness;
+
+/// A raised limit should be in use by no more than two thirds: pods come in bursts.
+const ROOM: f64 = 1.5;
+
+impl Capacity {
+    /// The sentence: how many more pods fit on the node, what stops the next one, and what would
+    /// stop them if that were raised.
+    #[must_use]
+    pub fn sentence(&self, node: &str) -> String {
+        let (Some(binding), Some(remaining)) = (self.binding(), self.remaining) else {
+            return format!("{node}: how many more pods fit is not known");
+        };
+        let about = match binding.exactness() {
+            Exactness::Exact => "",
+            Exactness::LowerBound => "at least ",
+            Exactness::UpperBound => "at most ",
+            Exactness::Estimate => "about ",
+        };
+        let fits = match remaining {
+            0 => "no more pods".to_owned(),
+            1 => format!("{about}1 more pod"),
+            more => format!("{about}{more} more pods"),
+        };
+        let hit = if binding.hit_now { ", and the kernel refuses now" } else { "" };
+        let mut text = format!("{node} fits {fits}: {}{hit}.", binding.used());
+        if let Some(then) = self.then(binding) {
+            text += &format!(" {then}");
+        }
+        text
+    }
+
+    fn then(&self, binding: &Fit) -> Option<String> {
+        let Some(raised_by) = binding.limit.raised_by else {
+            return Some("Nothing raises it: more nodes, or pods that do not use it.".to_owned());
+        };
+        let next = self.next()?;
+        let value = self.raise_to(binding, next)?;
+        let remaining = next.remaining?;
+        Some(format!(
+            "With {raised_by} at {value} the next stop is {}: {remaining} more.",
+            next.used()
+        ))
+    }
+
+    /// A value with which the limit does not bind before the next one.
+    fn raise_to(&self, binding: &Fit, next: &Fit) -> Option<u64> {
+        let limit = &binding.limit;
+        let pods = next.remaining? as f64;
+        let needed = (limit.used? as f64 + pods * binding.cost?.amount) * ROOM;
+        Some((needed.ceil() as u64).max(limit.max?.saturating_add(1)).next_power_of_two())
+    }
+}
+
+impl Fit {
+    /// The limit, what of it is used, and what a pod costs where that is not one.
+    #[must_use]
+    pub fn used(&self) -> String {
+        let limit = &self.limit;
+        let mut text = limit.named();
+        if let (Some(used), Some(max)) = (limit.used, limit.max) {
+            let at_most = match limit.exactness {
+                Exactness::UpperBound => "at most ",
+                Exactness::LowerBound => "at least ",
+                Exactness::Exact | Exactness::Estimate => "",
+            };
+            text += &format!(" ({at_most}{used} of {max} {}", limit.unit);
+            if let Some(cost) = self.cost.filter(|cost| cost.amount != 1.0) {
+                text += &format!(", {:.1} a pod", cost.amount);
+            }
+            text.push(')');
+        }
+        text
+    }
+}
