@@ -9,10 +9,10 @@ use super::{Bench, Row};
 use crate::SavedSysctls;
 
 /// Open files of a pod: what comes and goes on the machine meanwhile is far less.
-const EACH: u64 = 500;
+const EACH: u64 = 300;
 /// Pods for which there is room, and what the last one lacks.
-const PODS: u64 = 24;
-const SPARE: u64 = 200;
+const PODS: u64 = 40;
+const SPARE: u64 = 100;
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let _saved = SavedSysctls::new(bench.host, ["fs/file-max"]);
@@ -22,7 +22,9 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let mut eyes = Eyes::new();
     std::fs::write("/proc/sys/fs/file-max", max.to_string()).unwrap();
     let uid = nobody(3).to_string();
-    let filled = fill(bench, "files", &[uid, EACH.to_string()], || eyes.see("file_handles", |_| true));
+    let filled = fill(&bench.program, "files", &[uid, EACH.to_string()], || {
+        eyes.see("file_handles", |_| true)
+    });
     Ok(Row {
         limit: "file handles of the node",
         pod: format!("a process with {EACH} open files"),

@@ -1,10 +1,12 @@
 //! Pods that are processes, one after the other until the kernel refuses.
 
+use std::path::Path;
+
 use headroom::limits::Limit;
 use nix::errno::Errno;
 
 use super::pod::Pod;
-use super::{Bench, Fact, Foretold};
+use super::{Fact, Foretold};
 
 /// More than any limit here lets in.
 const ENDLESS: usize = 2000;
@@ -19,7 +21,7 @@ pub struct Filled {
 
 /// Starts pods until one is refused. Before each, Headroom looks.
 pub fn fill(
-    bench: &Bench<'_>,
+    program: &Path,
     kind: &str,
     args: &[String],
     mut look: impl FnMut() -> Option<Limit>,
@@ -28,7 +30,7 @@ pub fn fill(
     let mut pods = Vec::new();
     while pods.len() < ENDLESS {
         foretold.look(pods.len() as u64, look());
-        match Pod::start(&bench.program, kind, args) {
+        match Pod::start(program, kind, args) {
             Ok(pod) => pods.push(pod),
             Err(errno) => {
                 let fact = refused(pods.len(), errno);

@@ -27,6 +27,9 @@ impl Prediction {
     }
 }
 
+/// The fields of a [`Prediction`], as one process tells them to another.
+pub type Spoken = (u64, Option<u64>, Option<(f64, CostFrom)>);
+
 /// Everything that was foretold, a prediction for each number of pods that was looked at.
 #[derive(Debug)]
 pub struct Foretold {
@@ -45,8 +48,8 @@ impl Foretold {
     /// Takes a reading in, as the agent does, and asks how many more pods fit. Where the limit
     /// could not be read, nothing is foretold.
     pub fn look(&mut self, pods: u64, limit: Option<Limit>) -> Prediction {
-        if let Some(why) = limit.as_ref().and_then(|limit| limit.unknown.as_ref()) {
-            panic!("{}: {why}", limit.unwrap().about.name);
+        if let Some(Limit { about, unknown: Some(why), .. }) = &limit {
+            panic!("{}: {why}", about.name);
         }
         self.now += PACE;
         let limits: Vec<Limit> = limit.into_iter().collect();
@@ -57,6 +60,27 @@ impl Foretold {
         let prediction = Prediction { pods, remaining: capacity.remaining, cost };
         self.all.push(prediction);
         prediction
+    }
+
+    /// The same with the next pod; how many there are.
+    pub fn look_next(&mut self, limit: impl FnOnce() -> Option<Limit>) -> u64 {
+        let pods = self.all.last().map_or(0, |last| last.pods + 1);
+        self.look(pods, limit());
+        pods
+    }
+
+    /// As what another process says of itself.
+    #[must_use]
+    pub fn of(spoken: Vec<Spoken>) -> Self {
+        let prediction = |(pods, remaining, cost)| Prediction { pods, remaining, cost };
+        Self { all: spoken.into_iter().map(prediction).collect(), ..Self::default() }
+    }
+
+    /// For another process.
+    #[must_use]
+    pub fn spoken(&self) -> Vec<Spoken> {
+        let spoken = |one: &Prediction| (one.pods, one.remaining, one.cost);
+        self.all.iter().map(spoken).collect()
     }
 
     /// What was said at the largest number of pods that is not above this.

@@ -11,7 +11,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let uid = nobody(1).to_string();
     let mut eyes = Eyes::new();
     let max = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap();
-    let filled = fill(bench, "inotify", &[uid.clone(), EACH.to_string()], || {
+    let filled = fill(&bench.program, "inotify", &[uid.clone(), EACH.to_string()], || {
         eyes.see("inotify_instances", |object| object.contains(&uid))
     });
     Ok(Row {

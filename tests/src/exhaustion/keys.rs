@@ -11,7 +11,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let uid = nobody(2).to_string();
     let mut eyes = Eyes::new();
     let max = std::fs::read_to_string("/proc/sys/kernel/keys/maxkeys").unwrap();
-    let filled = fill(bench, "keys", &[uid.clone(), EACH.to_string()], || {
+    let filled = fill(&bench.program, "keys", &[uid.clone(), EACH.to_string()], || {
         eyes.see("keys", |object| object.contains(&uid))
     });
     Ok(Row {

@@ -1,6 +1,6 @@
 //! `make exhaustion`: real limits, driven to the kernel's refusal, beside what Headroom foretold.
 //!
-//! A pod is a real unit here: a process with five threads, three inotify instances or 500 open
+//! A pod is a real unit here: a process with five threads, three inotify instances or 300 open
 //! files, or a veth on a bridge. One comes after the other until the kernel refuses; before each
 //! Headroom's own readers and its arithmetic say how many more will fit. What a run changes is put
 //! back, also when it fails, and a lowered limit meets only what the run has made itself, but for
@@ -9,7 +9,9 @@
 mod backlog;
 mod bridge;
 mod conntrack;
+mod eyes;
 mod file_handles;
+mod fill;
 mod foretold;
 mod inotify;
 mod keys;

@@ -25,7 +25,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     fs::write(group.path.join("pids.max"), MAX.to_string()).unwrap();
     let mut eyes = Eyes::at(sys.path());
     let args = [group.path.display().to_string(), EACH.to_string()];
-    let filled = fill(bench, "threads", &args, || eyes.see("kubepods_pids", |_| true));
+    let filled = fill(&bench.program, "threads", &args, || eyes.see("kubepods_pids", |_| true));
     let row = Row {
         limit: "pids of the pods' control group",
         pod: format!("a process with {EACH} threads"),
@@ -52,7 +52,8 @@ impl Group {
         let hierarchy = root.join(below);
         if below.is_empty() {
             let control = hierarchy.join("cgroup.subtree_control");
-            fs::write(&control, "+pids").map_err(|error| format!("{}: {error}", control.display()))?;
+            fs::write(&control, "+pids")
+                .map_err(|error| format!("{}: {error}", control.display()))?;
         }
         let path = hierarchy.join(name);
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -49,12 +49,6 @@ impl Pod {
         assert!(line.ends_with('\n'), "a pod ended: {:?}", self.child.wait());
         line.trim_end().to_owned()
     }
-
-    /// Its process.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Pod {
@@ -97,11 +91,16 @@ fn many<T>(count: u32, make: impl Fn() -> Result<T, Errno>) {
 /// Says how it went, and keeps what there is until the input ends. What was refused has already
 /// let go of the rest.
 fn keep<T>(made: Result<T, Errno>) {
-    let mut output = io::stdout().lock();
     match &made {
-        Ok(_) => writeln!(output, "ok").unwrap(),
-        Err(errno) => writeln!(output, "refused {}", *errno as i32).unwrap(),
+        Ok(_) => say("ok"),
+        Err(errno) => say(&format!("refused {}", *errno as i32)),
     }
+}
+
+/// Says a line and waits for the end of the input.
+pub fn say(line: &str) {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{line}").unwrap();
     output.flush().unwrap();
     let _ = io::stdin().read(&mut [0]);
 }
