@@ -37,11 +37,11 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: dependency policy not checked"; fi
 
-SCHEMAS = config apply check diff explain import privileges restore status
+SCHEMAS = config apply check diff explain import plan privileges restore status
 docs:
 	$(CARGO) build --locked -p headroom
 	@mkdir -p docs/reference docs/schemas
-	@for page in metrics keys profiles; do target/debug/headroom reference $$page > docs/reference/$$page.md; done
+	@for page in metrics keys limits profiles; do target/debug/headroom reference $$page > docs/reference/$$page.md; done
 	@for name in $(SCHEMAS); do target/debug/headroom schema $$name > docs/schemas/$$name.v1.json; done
 
 bench: build

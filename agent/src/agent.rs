@@ -224,6 +224,7 @@ pub fn config_state(loaded: &Loaded) -> ConfigState {
         hash: loaded.hash.clone(),
         mode: loaded.config.mode.label(),
         profiles: loaded.config.profiles.clone(),
+        limits: loaded.config.limits.clone(),
         error: None,
         loaded_at: Some(SystemTime::now()),
     }

@@ -1,6 +1,7 @@
 //! Limits in, pods that still fit and the binding limit out. Nothing here reads the kernel.
 
 mod history;
+pub mod plan;
 mod words;
 
 use std::time::{Duration, Instant};

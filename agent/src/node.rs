@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Capacity, History};
+use crate::config;
 use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
@@ -49,10 +50,10 @@ pub struct NodeState {
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
     /// What limits used over the last hour.
     pub history: History,
-    /// Pods that are to be kept free.
-    pub reserve: u64,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
+    /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
+    pub cpu_stalled: Option<Duration>,
     /// Pods' network namespaces; `None` where the configuration has no `pods`.
     pub pods: Option<Pods>,
     /// How the reading of each source went last.
@@ -86,6 +87,8 @@ pub struct ConfigState {
     pub mode: &'static str,
     /// The profiles that are in force.
     pub profiles: Vec<String>,
+    /// What limits pods beside the kernel.
+    pub limits: config::Limits,
     /// Why the last attempt to load it failed, if it did. The last good one stays in force.
     pub error: Option<String>,
     /// When the configuration in force was loaded.
@@ -197,7 +200,10 @@ impl NodeState {
             "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
-            "limits" => self.limits.clear(),
+            "limits" => {
+                self.limits.clear();
+                self.pod_count = None;
+            }
             "pods" => {
                 if let Some(pods) = &mut self.pods {
                     pods.namespaces.clear();
@@ -217,7 +223,8 @@ impl NodeState {
     /// How many more pods fit, and what stops the next one.
     #[must_use]
     pub fn capacity(&self, now: Instant) -> Capacity {
-        Capacity::of(limits::all(self), self.pod_count, &self.history, self.reserve, now)
+        let reserve = self.config.limits.reserve;
+        Capacity::of(limits::all(self), self.pod_count, &self.history, reserve, now)
     }
 
     /// Whether the agent is where it should be.

@@ -22,7 +22,9 @@ use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, links, netlink};
+use headroom::kernel::{cgroup, counters, kubelet, links, netlink};
+use headroom::limits::pod_addresses::host_local::{self, Ipam};
+use headroom::limits::{conntrack, keys, max_pods};
 use headroom::node::{Check, Node};
 use headroom::pods::{cni, naming};
 use headroom::serve::http::{Limits, Listener, harden, serve};
@@ -43,17 +45,20 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 19] = [
+pub const ALL: [(&str, Body); 22] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
+    ("cni_config", cni_config),
     ("cni_result", cni_result),
     ("config", config),
     ("fanotify_events", fanotify_events),
     ("health_query", health_query),
     ("http_client_response", http_client_response),
     ("http_request", http_request),
+    ("kubelet_config", kubelet_config),
     ("ledger", ledger),
+    ("limits", limits),
     ("neighbor_stat", neighbor_stat),
     ("netlink_datagram", netlink_datagram),
     ("policy_bounds", policy_bounds),
@@ -300,6 +305,42 @@ pub fn fanotify_events(data: &[u8]) {
     }
 }
 
+/// Files that limits are read from: what is made of them is bounded by what is in them.
+pub fn limits(data: &[u8]) {
+    let data = data.get(..64 << 10).unwrap_or(data);
+    let text = String::from_utf8_lossy(data);
+    let lines = text.lines().count();
+    let _ = (counters::threads(&text), counters::pressure_some(&text));
+    let _ = (counters::tcp_sockets(&text), counters::keyed(&text, "nr_descendants"));
+    let _ = (counters::memory_cgroups(&text), counters::ipv6_dst_entries(&text));
+    let _ = counters::netstat(&text, "TcpExt", ["ListenOverflows", "TCPAbortOnMemory"]);
+    if let Some([first, second]) = counters::words(&text, [0, 1]) {
+        let mut words = text.split_ascii_whitespace();
+        assert_eq!(words.next().and_then(|word| word.parse().ok()), Some(first));
+        assert_eq!(words.next().and_then(|word| word.parse().ok()), Some(second));
+    }
+    if let Some(users) = counters::key_users(&text) {
+        assert_eq!(users.len(), lines);
+        let shown = keys::limits(users);
+        assert!(shown.len() <= 10 && shown.iter().all(|limit| limit.object.starts_with("uid ")));
+    }
+    if let Some([Some(drop), Some(early), failed]) =
+        counters::columns(&text, ["drop", "early_drop", "insert_failed"])
+    {
+        let mut hits = conntrack::Hits::default();
+        let total = hits.take(drop, early, failed.unwrap_or(0));
+        assert_eq!(hits.take(drop, early, failed.unwrap_or(0)), total, "nothing happened");
+    }
+    if counters::softnet(&text).is_some() {
+        assert!(lines > 0);
+    }
+    if let Some(count) = counters::ports_between(&text, 1, 65535) {
+        let in_half = counters::ports_between(&text, 1, 32767).unwrap();
+        let in_other = counters::ports_between(&text, 32768, 65535).unwrap();
+        assert_eq!(count, in_half + in_other);
+    }
+}
+
 /// `/proc/<pid>/cgroup`, and a path in it: what is found is bounded, printable and in there.
 pub fn cgroup_path(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -318,6 +359,65 @@ pub fn cgroup_path(data: &[u8]) {
             }
         }
     }
+}
+
+/// A CNI configuration: names are printable, leases have a place, and no more addresses are given than
+/// are counted.
+pub fn cni_config(data: &[u8]) {
+    // Behind a NUL, flannel's subnet file.
+    let mut parts = data.splitn(2, |&byte| byte == 0);
+    let (data, file) = (parts.next().unwrap(), parts.next().unwrap_or_default());
+    let printable = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let network = match host_local::parse(data) {
+        Ok(network) => network,
+        Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error}"),
+    };
+    assert!(!network.name.is_empty() && printable(&network.name), "{}", network.name);
+    let ipam = match network.ipam {
+        Ipam::Flannel(flannel) => match flannel.with(file) {
+            Ok(host_local) => Ipam::HostLocal(host_local),
+            Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error}"),
+        },
+        ipam => ipam,
+    };
+    match ipam {
+        Ipam::Flannel(_) => {}
+        Ipam::Other(plugin) => assert!(!plugin.is_empty() && printable(&plugin), "{plugin}"),
+        Ipam::HostLocal(host_local) => {
+            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            assert!(host_local.leases.is_absolute() && host_local.leases.components().all(plain));
+            assert!(!host_local.sets.is_empty());
+            let given = |set: &host_local::Set, family: &[IpAddr]| {
+                family.iter().filter(|address| set.gives(**address)).count() as u64
+            };
+            let last = |last: u8| {
+                [IpAddr::from([10, 0, 0, last]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, last.into()])]
+            };
+            let known: Vec<IpAddr> = (0..=255).flat_map(last).collect();
+            for set in &host_local.sets {
+                assert!(given(set, &known) <= set.size());
+                let other = known
+                    .iter()
+                    .any(|it| set.gives(*it) && it.is_ipv4() != (set.family() == "ipv4"));
+                assert!(!other);
+            }
+        }
+    }
+}
+
+/// The kubelet's configuration, and a command line: numbers are told, or what is wrong.
+pub fn kubelet_config(data: &[u8]) {
+    match max_pods::parse(data) {
+        Err(why) => assert!(!why.contains(char::is_control), "{why}"),
+        Ok(None) => {}
+        Ok(Some(settings)) => {
+            let most = settings.max_pods.filter(|pods| *pods > 0).unwrap_or(110);
+            assert_eq!(settings.pods(0), most);
+            assert!(settings.pods(1) <= most && settings.pods(1) > 0);
+        }
+    }
+    let found = kubelet::parse(data);
+    assert!(found.config.is_none_or(|path| !path.as_os_str().is_empty()));
 }
 
 /// A file of libcni's cache: what is told is of a pod, and names the namespace that it proves, and

@@ -27,7 +27,7 @@ pub mod exhaustion;
 pub mod fuzz_targets;
 mod support;
 
-pub use support::cni::Cni;
+pub use support::cni::{Cni, host_local};
 pub use support::command::{ip, ip_batch, try_ip};
 pub use support::engine::{Rig, in_netns, key, max, min, one_of, pattern, value, with_conflict};
 pub use support::host::{HostLock, root_or_skip};

@@ -504,6 +504,9 @@ fn json_of_every_command_is_as_its_schema_says() {
     conforms("status", &home.run(["status", "-o", "json"]));
     drop(agent);
     conforms("restore", &home.run(["restore", "-o", "json"]));
+    let plan =
+        ["plan", "--offline", "--pods", "1000", "--services", "9", "--cores", "4", "-o", "json"];
+    conforms("plan", &home.run(plan));
     let config = headroom(&["schema"]).json();
     assert_eq!(config, headroom(&["schema", "config"]).json());
     for field in ["apiVersion", "mode", "sysctls", "watch", "server", "state"] {

@@ -1,39 +1,60 @@
 //! Reading limits: the cheap ones at every scrape, the dear ones on a slow schedule.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use tracing::warn;
 
-use super::supervise::{Failure, blocking, recovered};
+use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, neighbors};
-use crate::kernel::system;
+use crate::config::Config;
+use crate::kernel::{kubepods, node_file, system};
+use crate::limits::pressure::CpuPressure;
 use crate::limits::{self, Limit, Reader, Roots};
 use crate::node::NodeState;
+use crate::pods::state::Pods;
 
 /// Share of a core that each dear reader may take: its interval stretches to stay below.
 const SHARE: f64 = 0.0005;
 /// Between two points of the history.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+/// Between two counts of pods.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// Far more than a node can have.
+const MOST_PODS: usize = 1 << 16;
 /// Between two looks at which reader is due.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Where readers of limits find the kernel.
-pub fn roots(roots: &super::Roots) -> Roots {
-    Roots { proc: roots.proc.clone(), sys: roots.sys.clone() }
+fn roots(roots: &super::Roots, config: &Config) -> Roots {
+    let (proc, sys) = (roots.proc.clone(), roots.sys.clone());
+    let cgroup = kubepods::cgroup_root(&sys);
+    Roots { proc, sys, cgroup, netns: config.pod_namespaces.directories.clone() }
 }
 
 /// What a scrape reads: kept descriptors and the agent's own cost. No lock that pod creation holds is
 /// taken. `right_place`: the agent is in the network namespace whose limits these are.
 pub fn prepare_scrape(context: &Context, right_place: bool) {
     let mut neighbors = neighbors::at_scrape(context);
-    let mut readers = if right_place { limits::cheap(&roots(&context.roots)) } else { Vec::new() };
+    let mut readers = if right_place {
+        limits::cheap(&roots(&context.roots, &current(context)))
+    } else {
+        Vec::new()
+    };
+    let mut pressure = CpuPressure::new(&roots(&context.roots, &current(context)));
     let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         neighbors(state);
         collect(state, "limits", |state| {
             limits::read_all(&mut readers, state);
             failures(state)
+        });
+        collect(state, "pressure", |state| {
+            let stalled = pressure.read();
+            let error = stalled.as_ref().err().map(ToString::to_string);
+            state.cpu_stalled = stalled.unwrap_or_default();
+            error
         });
         collect(state, "process", |state| {
             let usage = system::self_usage(&facts);
@@ -75,11 +96,16 @@ struct Dear {
     due: Instant,
 }
 
-/// Reads the dear limits, one after the other, each at its own pace.
+/// Reads the dear limits, one after the other, each at its own pace, and counts pods.
 pub async fn read_slowly(context: Context) -> Result<(), Failure> {
-    let readers = limits::dear(&roots(&context.roots)).into_iter();
+    let readers = limits::dear(&roots(&context.roots, &current(&context))).into_iter();
     let mut dear: Vec<Dear> = readers.map(|reader| Dear { reader, due: Instant::now() }).collect();
+    let mut count_at = Instant::now();
     loop {
+        if count_at <= Instant::now() {
+            count_pods(&context).await?;
+            count_at = Instant::now() + COUNT_EVERY;
+        }
         for index in 0..dear.len() {
             let Some(one) = dear.get_mut(index).filter(|one| one.due <= Instant::now()) else {
                 continue;
@@ -110,11 +136,34 @@ pub async fn remember(context: Context) -> Result<(), Failure> {
 }
 
 /// Reads every limit once, where no agent runs.
-pub fn look(from: &super::Roots, state: &mut NodeState) -> Result<(), String> {
-    limits::read_all(&mut limits::cheap(&roots(from)), state);
+pub fn look(from: &super::Roots, config: &Config, state: &mut NodeState) -> Result<(), String> {
+    let roots = roots(from, config);
+    limits::read_all(&mut limits::cheap(&roots), state);
     let failed = failures(state);
-    limits::read_all(&mut limits::dear(&roots(from)), state);
+    limits::read_all(&mut limits::dear(&roots), state);
+    state.pod_count = count_files(&config.pod_namespaces.directories);
     failed.map_or(Ok(()), Err)
+}
+
+/// How many pods have a network namespace: what the pods' task knows, else how many files there are
+/// where namespaces are kept. None is opened for it.
+async fn count_pods(context: &Context) -> Result<(), Failure> {
+    let known = context.node.read(|state| state.pods.as_ref().and_then(Pods::count));
+    let count = match known {
+        Some(count) => Some(count),
+        None => {
+            let directories = current(context).pod_namespaces.directories.clone();
+            blocking(directories, |directories| count_files(directories)).await?.1
+        }
+    };
+    context.node.update(|state| state.pod_count = count);
+    Ok(())
+}
+
+fn count_files(directories: &[PathBuf]) -> Option<u64> {
+    let names = |directory| node_file::list(directory, MOST_PODS).ok();
+    let counts = directories.iter().map(|directory| Some(names(directory)?.names.len() as u64));
+    counts.sum()
 }
 
 fn read(reader: &mut dyn Reader) -> (Vec<Limit>, Duration) {

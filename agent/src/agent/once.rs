@@ -158,7 +158,7 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     });
     if !matches!(place.net, Net::Wrong(_)) {
         collect(&mut state, "neighbor", |state| look_at_neighbors(state, roots, &place));
-        collect(&mut state, "limits", |state| super::limits::look(roots, state));
+        collect(&mut state, "limits", |state| super::limits::look(roots, &loaded.config, state));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
     }
     state.net = Some(place.net);

@@ -4,7 +4,7 @@ use super::{Capacity, Fit};
 use crate::limits::Exactness;
 
 /// A raised limit should be in use by no more than two thirds: pods come in bursts.
-const ROOM: f64 = 1.5;
+pub(super) const ROOM: f64 = 1.5;
 
 impl Capacity {
     /// The sentence: how many more pods fit on the node, what stops the next one, and what would
@@ -69,10 +69,15 @@ impl Fit {
             };
             text += &format!(" ({at_most}{used} of {max} {}", limit.unit);
             if let Some(cost) = self.cost.filter(|cost| cost.amount != 1.0) {
-                text += &format!(", {:.1} a pod", cost.amount);
+                text += &format!(", {} a pod", number(cost.amount));
             }
             text.push(')');
         }
         text
     }
+}
+
+/// With one digit after the point.
+pub(super) fn number(amount: f64) -> String {
+    format!("{amount:.1}")
 }

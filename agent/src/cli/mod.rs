@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod log;
 mod output;
+mod plan;
 mod privileges;
 mod reference;
 mod restore;
@@ -78,6 +79,14 @@ enum Command {
         /// List every limit, not only the fullest
         #[arg(long)]
         limits: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell what a node needs for so many pods, and where it would stop
+    #[command(after_help = "Exit codes: 0 so many pods fit, 3 they do not as it is")]
+    Plan {
+        #[command(flatten)]
+        asked: plan::Asked,
         #[command(flatten)]
         common: Common,
     },
@@ -192,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Status { pods, limits, common } => {
             status::run(&common, &status::All { pods, limits })
         }
+        Command::Plan { asked, common } => plan::run(&asked, &common),
         Command::Explain { key, common } => explain::run(&key, &common),
         Command::Check { files, strict, format } => check::run(&files, strict, &format),
         Command::Restore(common) => restore::run(&common),

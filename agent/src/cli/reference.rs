@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use headroom::config::profiles;
+use headroom::limits;
 use headroom::serve::metrics::table;
 use headroom::sysctl::catalogue::{self, Entry};
 
@@ -13,6 +14,7 @@ use super::{Color, Exit, Format, OutputFormat};
 pub enum Page {
     Metrics,
     Keys,
+    Limits,
     Profiles,
 }
 
@@ -21,6 +23,7 @@ pub fn run(page: Page) -> Exit {
     let text = match page {
         Page::Metrics => table::reference(),
         Page::Keys => keys(),
+        Page::Limits => limits::reference(),
         Page::Profiles => profile_page(),
     };
     Output::new(&format).line(text.trim_end());

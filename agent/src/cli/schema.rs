@@ -1,6 +1,7 @@
 //! `headroom schema`: JSON Schemas, generated from the types.
 
 use clap::ValueEnum;
+use headroom::capacity::plan::Plan;
 use headroom::config::document::Document;
 use headroom::serve::status::Status;
 use schemars::Schema;
@@ -19,6 +20,7 @@ pub enum Of {
     Diff,
     Explain,
     Import,
+    Plan,
     Privileges,
     Restore,
     Status,
@@ -38,6 +40,7 @@ fn schema(of: Of) -> Schema {
         Of::Diff => schemars::schema_for!(diff::Diff),
         Of::Explain => schemars::schema_for!(explain::Explained),
         Of::Import => schemars::schema_for!(import::Imported),
+        Of::Plan => schemars::schema_for!(Plan),
         Of::Privileges => schemars::schema_for!(privileges::Needed),
         Of::Restore => schemars::schema_for!(restore::Report),
         Of::Status => schemars::schema_for!(Status),

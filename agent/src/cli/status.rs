@@ -26,27 +26,9 @@ pub struct All {
 }
 
 pub fn run(common: &Common, all: &All) -> Exit {
-    let socket = match common.socket() {
-        Ok(socket) => socket,
+    let status = match ask(common) {
+        Ok(status) => status,
         Err(exit) => return exit,
-    };
-    let status = match client::get(&socket, "/status.json", PATIENCE) {
-        Ok(response) if response.status != 200 => {
-            return fail(format_args!("the agent answers {}: try again", response.status));
-        }
-        Ok(response) => match serde_json::from_slice::<Status>(&response.body) {
-            Ok(status) => status,
-            Err(error) => {
-                return fail(format_args!(
-                    "the agent's answer is not understood: {error}; is it another version?"
-                ));
-            }
-        },
-        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => match look(common) {
-            Ok(status) => status,
-            Err(exit) => return exit,
-        },
-        Err(error) => return fail(error),
     };
     let out = out(&common.format);
     if out.is_json() {
@@ -55,6 +37,23 @@ pub fn run(common: &Common, all: &All) -> Exit {
         print(&out, &status, all);
     }
     judge(&status)
+}
+
+/// What the running agent says, or what a look at the node shows where none runs.
+pub fn ask(common: &Common) -> Result<Status, Exit> {
+    let socket = common.socket()?;
+    match client::get(&socket, "/status.json", PATIENCE) {
+        Ok(response) if response.status != 200 => {
+            Err(fail(format_args!("the agent answers {}: try again", response.status)))
+        }
+        Ok(response) => serde_json::from_slice(&response.body).map_err(|error| {
+            fail(format_args!(
+                "the agent's answer is not understood: {error}; is it another version?"
+            ))
+        }),
+        Err(ClientError::NoSocket(_) | ClientError::Refused(_)) => look(common),
+        Err(error) => Err(fail(error)),
+    }
 }
 
 fn look(common: &Common) -> Result<Status, Exit> {

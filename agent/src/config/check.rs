@@ -2,6 +2,7 @@
 
 mod entry;
 mod hazards;
+mod limits;
 mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         pods: pods::policies(&document.pods, &allowed, problems),
         pod_namespaces: pods::namespaces(&document.pod_namespaces, problems),
         watch: watch(document.watch, problems),
+        limits: limits::limits(&document.limits, problems),
         listen: listen(&document.server.listen, problems),
         socket,
         state,

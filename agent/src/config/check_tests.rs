@@ -338,3 +338,47 @@ fn patterns_keep_the_order_of_the_document_and_stand_for_interfaces_only() {
         ]
     );
 }
+
+#[test]
+fn limits_are_found_or_given() {
+    let none = config("");
+    assert_eq!(none.limits, super::super::Limits::default());
+    let auto = config("limits: { maxPods: auto, reserve: 0, podRange: auto }\n");
+    assert_eq!(auto.limits, none.limits);
+    let given = config("limits: { maxPods: 500, reserve: 20, podRange: 10.244.0.0/23 }\n").limits;
+    assert_eq!((given.max_pods, given.reserve), (Some(500), 20));
+    let shown = |ranges: Option<Vec<super::super::cidr::Cidr>>| {
+        ranges.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(given.pod_range), ["10.244.0.0/23"]);
+    let both = config("limits: { podRange: [10.244.0.0/24, 'fd00:10:244::/64'] }\n").limits;
+    assert_eq!(shown(both.pod_range), ["10.244.0.0/24", "fd00:10:244::/64"]);
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused_one_by_one() {
+    let of = |fields: &str| problems(&format!("limits:\n{fields}"));
+    assert_eq!(of("  maxPods: 0\n"), ["4:12 value"]);
+    assert_eq!(of("  maxPods: 100001\n"), ["4:12 value"]);
+    assert_eq!(of("  maxPods: -1\n"), ["4:12 invalid-type"]);
+    assert_eq!(of("  maxPods: '250'\n"), ["4:12 invalid-value"]);
+    assert_eq!(of("  maxPods: many\n"), ["4:12 invalid-value"]);
+    assert_eq!(of("  maxPods: [1]\n"), ["4:12 invalid-type"]);
+    assert_eq!(of("  maxPods: 110\n  reserve: 110\n"), ["5:12 value"]);
+    assert_eq!(of("  maxPods: 0\n  reserve: 110\n"), ["4:12 value"]);
+    assert_eq!(of("  reserve: 100000\n"), ["4:12 value"]);
+    assert_eq!(of("  reserve: -1\n"), ["4:12 out-of-range"]);
+    assert_eq!(of("  podRange: 10.244.0.0\n"), ["4:13 value"]);
+    assert_eq!(of("  podRange: 10.244.0.7/24\n"), ["4:13 value"]);
+    assert_eq!(of("  podRange: 0.0.0.0/0\n"), ["4:13 value"]);
+    assert_eq!(of("  podRange: 24\n"), ["4:13 invalid-type"]);
+    assert_eq!(of("  podRange: []\n"), ["4:13 value"]);
+    assert_eq!(of("  podRange: [10.244.0.0/24, auto]\n"), ["4:29 value"]);
+    let inside = "  podRange: [10.244.0.0/16, 'fd00::/64', 10.244.3.0/24, 10.0.0.0/8]\n";
+    assert_eq!(of(inside), ["4:42 value", "4:57 value"]);
+    assert_eq!(of("  pods: 5\n"), ["4:3 unknown-field"]);
+    let document = format!("{HEAD}limits: {{ podRange: [10.244.0.7/24] }}\n");
+    let error = judge(Origin::Embedded, document.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("limits.podRange[0]: the address has bits"), "{error}");
+    assert!(error.ends_with("the network is 10.244.0.0/24"), "{error}");
+}

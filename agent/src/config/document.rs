@@ -1,5 +1,6 @@
 //! The document as it is written: types that serde reads and the JSON Schema is made from.
 
+mod limits;
 mod pods;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::limits::{LimitsSpec, MaxPodsSpec, PodRangeSpec};
 pub use self::pods::{MatchSpec, PodNamespacesSpec, PodPolicySpec};
 use super::de::{RawScalar, Spanned};
 use crate::sysctl::policy::OnConflict;
@@ -53,6 +55,8 @@ pub struct Document {
     pub pod_namespaces: PodNamespacesSpec,
     /// What is watched.
     pub watch: WatchSpec,
+    /// What limits pods beside the kernel.
+    pub limits: LimitsSpec,
     /// Where the agent answers.
     pub server: Server,
     /// Directory of the ledger and the lock; on a tmpfs of the host, so that it dies with the

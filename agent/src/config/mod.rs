@@ -1,6 +1,7 @@
 //! The configuration document: its types, loading, validation.
 
 pub mod check;
+pub mod cidr;
 pub mod de;
 pub mod document;
 pub mod import;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
+use self::cidr::Cidr;
 use crate::pods::policy::PodPolicy;
 use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
@@ -47,6 +49,8 @@ pub struct Config {
     pub pod_namespaces: PodNamespaces,
     /// Which bridges are watched.
     pub watch: Watch,
+    /// What limits pods beside the kernel.
+    pub limits: Limits,
     /// Where HTTP is answered.
     pub listen: Vec<SocketAddr>,
     /// The unix socket.
@@ -86,6 +90,17 @@ impl Default for PodNamespaces {
             per_pod_series: 0,
         }
     }
+}
+
+/// What limits pods beside the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many pods the kubelet runs; `None`: as its configuration says.
+    pub max_pods: Option<u64>,
+    /// How many pods are kept free.
+    pub reserve: u64,
+    /// Which addresses pods are given; `None`: as the CNI's configuration says.
+    pub pod_range: Option<Vec<Cidr>>,
 }
 
 /// What is watched, and how often.

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::{Config, Mode};
 use crate::kernel::name::escape;
+use crate::limits::max_pods;
+use crate::limits::pod_addresses::{self, flannel, host_local};
 use crate::sysctl::catalogue::{self, Entry, Scope};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::{OnConflict, Policy};
@@ -250,6 +252,7 @@ impl Table {
         self.may(pid, "sees the processes that wrote a key, or hold the agent's port");
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
+        self.limits(config);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }
@@ -258,6 +261,27 @@ impl Table {
             let of = PathType::DirectoryOrCreate;
             let grant = mount(Some(Path::new(directory)), Path::new(&inside), of, true);
             self.may(grant, "tells which file sets a key to something else at boot");
+        }
+    }
+
+    /// What tells limits that are not the kernel's, unless the configuration does.
+    fn limits(&mut self, config: &Config) {
+        if config.limits.pod_range.is_none() {
+            for (directory, why) in [
+                (pod_addresses::CONFIGURATIONS, "tells which addresses the node's pods are given"),
+                (host_local::DATA_DIR, "counts the addresses that host-local has given"),
+                (flannel::DIRECTORY, "tells which addresses flannel's pods are given"),
+            ] {
+                let directory = Path::new(directory);
+                self.may(mount(Some(directory), directory, PathType::DirectoryOrCreate, true), why);
+            }
+        }
+        if config.limits.max_pods.is_none() {
+            let file = Path::new(max_pods::KUBEADM);
+            let why = "tells maxPods: the kubelet's configuration, where kubeadm has it";
+            self.may(mount(Some(file), file, PathType::File, true), why);
+            let why = "sees the kubelet's command line: --max-pods, and where its configuration is";
+            self.may(Grant::HostNamespace { name: "hostPID" }, why);
         }
     }
 

@@ -140,7 +140,7 @@ podNamespaces: { directories: [/var/run/netns, /other] }
     // Nothing asks for a name, and one key is guarded.
     let every = of("pods: [{ name: a, sysctls: { net.ipv4.ip_forward: 0 } }]\n");
     assert!(short(&every.required).contains(&"NET_ADMIN".into()));
-    assert!(short(&every.optional).iter().any(|need| need.contains("cni")));
+    assert!(short(&every.optional).iter().any(|need| need.contains("cni/results")));
     // Looking takes the same way in, and no right to write.
     let observed = of(&format!("mode: observe\n{body}"));
     assert!(short(&observed.required).contains(&"SYS_ADMIN".into()));
@@ -157,11 +157,33 @@ fn a_socket_elsewhere_needs_its_directory() {
 
 #[test]
 fn the_files_of_the_host_are_where_the_agent_looks() {
-    let needs = of("sysctls: { vm.swappiness: 1 }\n");
+    let needs =
+        of("sysctls: { vm.swappiness: 1 }\nlimits: { maxPods: 9, podRange: 10.0.0.0/24 }\n");
     let files = needs.optional.iter().filter_map(|need| match &need.grant {
         Grant::Mount(mount) => mount.host_path.clone(),
         _ => None,
     });
     let known = |path: String| sysctl_d::DIRECTORIES.contains(&path.as_str());
     assert_eq!(files.map(known).collect::<Vec<_>>(), [true; 3]);
+}
+
+/// All are read-only, and none is needed: what is configured is not looked for.
+#[test]
+fn limits_are_told_by_files_of_the_node() {
+    let limits = |body: &str| -> Vec<String> {
+        let needs = of(body);
+        assert_eq!(short(&needs.required), [&WATCHING[..], &[STATE]].concat());
+        let optional = short(&needs.optional).into_iter();
+        optional
+            .filter(|need| ["cni", "kubelet", "flannel"].iter().any(|word| need.contains(word)))
+            .collect()
+    };
+    let both = |path: &str| format!("{path}:{path} ro");
+    let [cni, flannel, leases] =
+        ["/etc/cni/net.d", "/run/flannel", "/var/lib/cni/networks"].map(both);
+    let kubelet = both("/var/lib/kubelet/config.yaml");
+    assert_eq!(limits(""), [cni.clone(), flannel.clone(), leases.clone(), kubelet.clone()]);
+    assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, flannel, leases]);
+    assert_eq!(limits("limits: { podRange: 10.0.0.0/24 }\n"), [kubelet]);
+    assert_eq!(limits("limits: { maxPods: 250, podRange: 10.0.0.0/24 }\n"), [""; 0]);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::counters;
 use super::errno::{Access, FileError, of_io};
 
 /// First read size: what the reader offers is what some handlers allocate.
@@ -62,12 +63,29 @@ impl Kept {
 
     /// The number at a place among its words, the first being 0.
     pub fn field(&mut self, place: usize) -> Result<u64, FileError> {
-        let path = self.path.clone();
-        let text = self.text()?;
-        let number = text.split_ascii_whitespace().nth(place).and_then(|word| word.parse().ok());
-        number.ok_or_else(|| {
-            let meaning = format!("word {} is no number", place + 1);
-            FileError::new(Access::Read, path, Errno::EINVAL).meaning(meaning)
+        let [number] = self.fields([place])?;
+        Ok(number)
+    }
+
+    /// The numbers at places among its words, of one reading.
+    pub fn fields<const N: usize>(&mut self, places: [usize; N]) -> Result<[u64; N], FileError> {
+        self.parsed(|text| counters::words(text, places)).map_err(|error| match error.errno {
+            Errno::EINVAL => {
+                error.meaning(match places.map(|place| (place + 1).to_string()).join(", ") {
+                    one if N == 1 => format!("word {one} is no number"),
+                    several => format!("one of the words {several} is no number"),
+                })
+            }
+            _ => error,
+        })
+    }
+
+    /// What a parser makes of it.
+    pub fn parsed<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, FileError> {
+        let parsed = parse(self.text()?);
+        parsed.ok_or_else(|| {
+            FileError::new(Access::Read, self.path.clone(), Errno::EINVAL)
+                .meaning("it is not in the format that is known")
         })
     }
 

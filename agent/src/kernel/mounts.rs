@@ -1,6 +1,7 @@
 //! Mounts: files that are mounted by themselves, how mounts of others arrive here, and when.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -56,6 +57,48 @@ fn receives_in(mountinfo: &[u8], directory: &Path) -> Option<bool> {
     Some(on.opt_fields.iter().any(receiving))
 }
 
+/// The mounts of a mount namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// All that its root leads to.
+    pub all: u64,
+    /// Those that a kubelet or a container runtime makes for pods.
+    pub of_pods: u64,
+}
+
+/// Counts the mounts that a `mountinfo` file tells, which is read piece by piece: it has some 370 kB
+/// on a node with 1000 pods.
+pub fn count(mountinfo: &Path) -> Result<Mounts, FileError> {
+    let fail = |access, error: &std::io::Error| FileError::new(access, mountinfo, of_io(error));
+    let file = File::open(mountinfo).map_err(|error| fail(Access::Open, &error))?;
+    let mut lines = BufReader::with_capacity(16 << 10, file);
+    let (mut mounts, mut line) = (Mounts::default(), Vec::new());
+    loop {
+        line.clear();
+        if lines.read_until(b'\n', &mut line).map_err(|error| fail(Access::Read, &error))? == 0 {
+            return Ok(mounts);
+        }
+        mounts.all += 1;
+        mounts.of_pods += u64::from(is_of_pod(&line));
+    }
+}
+
+/// Whether a line is of a mount for a pod, by its mount point: the fifth field (`proc_pid_mountinfo(5)`).
+#[must_use]
+pub fn is_of_pod(line: &[u8]) -> bool {
+    // The kubelet's volumes; containerd's shm and root file systems; CRI-O's; pods' namespaces.
+    const PLACES: [&[u8]; 6] = [
+        b"/kubelet/pods/",
+        b"/io.containerd.grpc.v1.cri/",
+        b"/io.containerd.runtime.v2.task/k8s.io/",
+        b"/overlay-containers/",
+        b"/containers/storage/overlay/",
+        b"/netns/",
+    ];
+    let point = line.split(|byte| *byte == b' ').nth(4).unwrap_or_default();
+    PLACES.iter().any(|place| point.windows(place.len()).any(|part| part == *place))
+}
+
 /// Tells when anything was mounted or unmounted in this mount namespace.
 pub struct MountEvents(AsyncFd<OwnedFd>);
 
@@ -86,6 +129,7 @@ fn as_shown(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -108,6 +152,31 @@ broken
         assert_eq!(root("/etc/headroom/other.yaml"), None);
         assert_eq!(root("/etc"), None);
         assert_eq!(root_in(b"", Path::new("/etc")), None);
+    }
+
+    #[test]
+    fn mounts_are_counted_and_pods_are_told_by_their_mount_points() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mountinfo");
+        std::fs::write(&path, MOUNTINFO).unwrap();
+        assert_eq!(count(&path), Ok(Mounts { all: 7, of_pods: 0 }), "kubelet/... is only the root");
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(count(&path), Ok(Mounts::default()));
+        assert!(count(&directory.path().join("none")).is_err());
+        for (of_pod, point) in [
+            (true, "/var/lib/kubelet/pods/0f1c/volumes/kubernetes.io~secret/x"),
+            (true, "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/1/shm"),
+            (true, "/run/containerd/io.containerd.runtime.v2.task/k8s.io/1/rootfs"),
+            (true, "/run/netns/cni-1"),
+            (false, "/run/netns"),
+            (false, "/run/containerd/io.containerd.runtime.v2.task/moby/1/rootfs"),
+            (false, "/var/lib/kubelet"),
+        ] {
+            let line =
+                format!("31 30 259:1 /var/lib/kubelet/pods/x {point} ro - ext4 /run/netns/x rw");
+            assert_eq!(is_of_pod(line.as_bytes()), of_pod, "{point}");
+        }
+        assert!(!is_of_pod(b"") && !is_of_pod(b"a b c d"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Kind {
     Uts,
     /// Users and capabilities.
     User,
+    /// What the root of control groups is.
+    Cgroup,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Pid => "pid",
             Self::Uts => "uts",
             Self::User => "user",
+            Self::Cgroup => "cgroup",
         }
     }
 
@@ -46,6 +49,7 @@ impl Kind {
             Self::Uts => Some(0xEFFF_FFFE),
             Self::User => Some(0xEFFF_FFFD),
             Self::Pid => Some(0xEFFF_FFFC),
+            Self::Cgroup => Some(0xEFFF_FFFB),
         }
     }
 }

@@ -62,6 +62,27 @@ pub fn is_directory(path: &Path) -> bool {
     path.is_dir()
 }
 
+/// Shows the names in a directory one by one, but those of directories, in no order. With more than
+/// `most` it fails.
+pub fn each(
+    directory: &Path,
+    most: usize,
+    mut show: impl FnMut(&std::ffi::OsStr),
+) -> Result<(), FileError> {
+    let fail = |error: &std::io::Error| FileError::new(Access::Read, directory, of_io(error));
+    for (index, entry) in fs::read_dir(directory).map_err(|error| fail(&error))?.enumerate() {
+        if index == most {
+            let error = FileError::new(Access::Read, directory, Errno::EFBIG);
+            return Err(error.meaning(format!("it has more than {most} entries")));
+        }
+        let entry = entry.map_err(|error| fail(&error))?;
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            show(&entry.file_name());
+        }
+    }
+    Ok(())
+}
+
 /// At most `most` names in a directory.
 pub fn list(directory: &Path, most: usize) -> Result<Names, FileError> {
     let fail = |error: &std::io::Error| FileError::new(Access::Read, directory, of_io(error));

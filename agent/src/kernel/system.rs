@@ -33,6 +33,21 @@ pub fn kernel_version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// How many CPUs are online, from `/sys`: all of the machine, whatever this process may use.
+#[must_use]
+pub fn cpus(sys_root: &Path) -> Option<u64> {
+    parse_cpus(&std::fs::read_to_string(sys_root.join("devices/system/cpu/online")).ok()?)
+}
+
+/// A list such as `0-3,8` (`Documentation/admin-guide/cputopology.rst`).
+fn parse_cpus(list: &str) -> Option<u64> {
+    list.trim().split(',').try_fold(0_u64, |sum, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
 /// The effective user id.
 ///
 /// The owner of `/proc/self`, not geteuid(2): nix has that behind a feature that links the name
@@ -59,6 +74,13 @@ pub fn open_files_limit() -> u64 {
         Ok(()) => hard,
         Err(_) => soft,
     }
+}
+
+/// Whether this process is in the initial PID namespace, whose inode is fixed (`PROC_PID_INIT_INO`).
+#[must_use]
+pub fn in_initial_pid_namespace(proc_root: &Path) -> bool {
+    let link = std::fs::read_link(proc_root.join("self/ns/pid"));
+    link.is_ok_and(|link| link == Path::new("pid:[4026531836]"))
 }
 
 /// CPU time that the calling thread has used.
@@ -147,6 +169,23 @@ pub fn give_back_memory() {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn lists_of_cpus() {
+        for (list, count) in [
+            ("0\n", Some(1)),
+            ("0-3\n", Some(4)),
+            ("0,2-3,8-127\n", Some(123)),
+            ("", None),
+            ("3-0", None),
+            ("0-18446744073709551615", None),
+            ("x", None),
+        ] {
+            assert_eq!(super::parse_cpus(list), count, "{list}");
+        }
+        let here = super::cpus(std::path::Path::new("/sys"));
+        assert!(here.is_some_and(|cpus| cpus > 0), "{here:?}");
+    }
+
     #[test]
     fn kernel_versions() {
         for (release, version) in [

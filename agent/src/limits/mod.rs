@@ -1,16 +1,38 @@
 //! Limits: kernel resources with a maximum. One file a limit; a new one is listed in [`ABOUT`], and
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
+pub mod aio;
 pub mod bridge;
+pub mod cgroups;
+pub mod conntrack;
+pub mod cpu_backlog;
+pub mod ephemeral_ports;
+pub mod file_handles;
+pub mod inotify;
+pub mod ipv6_routes;
+pub mod keys;
+pub mod kubepods;
+pub mod max_pods;
+pub mod mounts;
 pub mod neighbor;
+pub mod net_namespaces;
+pub mod pids;
+pub mod pod_addresses;
+pub mod pressure;
+pub mod ptys;
+mod reference;
+pub mod tcp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::reference::reference;
+use crate::kernel::errno::FileError;
 use crate::node::NodeState;
 
 /// What is always true of a limit: for the reference, `status` and `plan`.
@@ -110,6 +132,19 @@ pub struct Limit {
     pub unknown: Option<String>,
 }
 
+impl Exactness {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::UpperBound => "upper bound",
+            Self::LowerBound => "lower bound",
+            Self::Estimate => "estimate",
+        }
+    }
+}
+
 impl Limit {
     /// A limit with everything from its [`About`]; the numbers are still to be filled in.
     #[must_use]
@@ -144,12 +179,21 @@ impl Limit {
     /// How it is named in a sentence: `bridge cni0`, `IPv4 neighbor table`.
     #[must_use]
     pub fn named(&self) -> String {
-        let title = self.about.title;
-        match self.object.as_str() {
-            "" => title.to_owned(),
-            "ipv4" => format!("IPv4 {title}"),
-            "ipv6" => format!("IPv6 {title}"),
-            object => format!("{title} {object}"),
+        named(self.about, &self.object)
+    }
+
+    /// With `used` and `max` as they were read. `None` where the kernel does not have it, unknown
+    /// where it cannot be read.
+    #[must_use]
+    pub fn read(
+        about: &'static About,
+        object: impl Into<String>,
+        numbers: Result<[u64; 2], FileError>,
+    ) -> Option<Self> {
+        match numbers {
+            Ok([used, max]) => Some(Self::of(about, object).with(used, max)),
+            Err(error) if error.errno == Errno::ENOENT => None,
+            Err(error) => Some(Self::unknown(about, object, error.to_string())),
         }
     }
 
@@ -161,13 +205,29 @@ impl Limit {
     }
 }
 
+/// How an object of a limit is named in a sentence.
+#[must_use]
+pub fn named(about: &About, object: &str) -> String {
+    let title = about.title;
+    match object {
+        "" => title.to_owned(),
+        "ipv4" => format!("IPv4 {title}"),
+        "ipv6" => format!("IPv6 {title}"),
+        object => format!("{title} {object}"),
+    }
+}
+
 /// Where readers find the kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Roots {
     /// Usually `/proc`.
     pub proc: PathBuf,
     /// Usually `/sys`.
     pub sys: PathBuf,
+    /// The host's cgroup file systems: `/host/sys/fs/cgroup` in a container, else `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+    /// Where pods' network namespaces are mounted.
+    pub netns: Vec<PathBuf>,
 }
 
 /// Reads one limit, for all its objects.
@@ -187,14 +247,35 @@ pub trait Reader: Send {
 
 /// Readers for every scrape: kept descriptors, microseconds, no lock that pod creation holds.
 #[must_use]
-pub fn cheap(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn cheap(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    vec![
+        Box::new(aio::Aio::new(roots)),
+        Box::new(conntrack::Conntrack::new(roots)),
+        Box::new(cpu_backlog::Softnet::new(roots)),
+        Box::new(ephemeral_ports::EphemeralPorts::new(roots)),
+        Box::new(file_handles::FileHandles::new(roots)),
+        Box::new(ipv6_routes::Ipv6Routes::new(roots)),
+        Box::new(keys::Keys::new(roots)),
+        Box::new(pids::Pids::new(roots)),
+        Box::new(ptys::Ptys::new(roots)),
+    ]
 }
 
 /// Readers for the slow schedule.
 #[must_use]
-pub fn dear(_roots: &Roots) -> Vec<Box<dyn Reader>> {
-    Vec::new()
+pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
+    // The CNI's and the kubelet's files have the same paths in the agent's container.
+    let files = Path::new("/");
+    vec![
+        Box::new(cgroups::Cgroups::new(roots)),
+        Box::new(inotify::Inotify::new(roots)),
+        Box::new(kubepods::Kubepods::new(roots)),
+        Box::new(max_pods::MaxPods::new(&roots.proc, &roots.sys, files)),
+        Box::new(mounts::Mounts::new(roots)),
+        Box::new(net_namespaces::NetNamespaces::new(roots)),
+        Box::new(pod_addresses::PodAddresses::new(files)),
+        Box::new(tcp::Tcp::new(roots)),
+    ]
 }
 
 /// Reads with all of them into the picture. A reader that panics loses its own numbers.
@@ -213,14 +294,60 @@ fn read(reader: &mut dyn Reader, state: &mut NodeState) {
 }
 
 /// What is always true of every limit, in the order they are shown.
-pub static ABOUT: &[&About] = &[&neighbor::ABOUT, &bridge::ABOUT];
+pub static ABOUT: &[&About] = &[
+    &neighbor::ABOUT,
+    &bridge::ABOUT,
+    &cpu_backlog::ABOUT,
+    &cpu_backlog::QUEUE,
+    &cpu_backlog::BUDGET,
+    &pod_addresses::ABOUT,
+    &max_pods::ABOUT,
+    &conntrack::ABOUT,
+    &pids::ABOUT,
+    &kubepods::ABOUT,
+    &kubepods::POD,
+    &file_handles::ABOUT,
+    &inotify::INSTANCES,
+    &inotify::WATCHES,
+    &inotify::FANOTIFY,
+    &keys::ABOUT,
+    &keys::BYTES,
+    &cgroups::ABOUT,
+    &net_namespaces::ABOUT,
+    &mounts::ABOUT,
+    &tcp::MEMORY,
+    &tcp::ORPHANS,
+    &tcp::LISTEN_QUEUE,
+    &ephemeral_ports::ABOUT,
+    &ipv6_routes::ABOUT,
+    &aio::ABOUT,
+    &ptys::ABOUT,
+];
+
+/// What their readers found is not all: the configuration and the rest of the picture complete it.
+const COMPLETED: [&str; 2] = [max_pods::ABOUT.name, pod_addresses::ABOUT.name];
+
+/// Used by the pods that run: a limit of what each pod has one of.
+fn by_pods(limit: Limit, node: &NodeState) -> Limit {
+    match node.pod_count {
+        Some(pods) => Limit { used: Some(pods), of_pods: Some(pods), ..limit },
+        None => {
+            let why = "how many pods run is not known: `podNamespaces.directories` shows them";
+            Limit { unknown: Some(why.to_owned()), ..limit }
+        }
+    }
+}
 
 /// Every limit of the node.
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
-    limits.extend(node.limits.values().flatten().cloned());
+    limits.extend(cpu_backlog::limits(node));
+    let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
+    limits.extend(found.flat_map(|(_, found)| found).cloned());
+    limits.extend(max_pods::limits(node));
+    limits.extend(pod_addresses::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

@@ -45,6 +45,15 @@ impl Pods {
 }
 
 impl Pods {
+    /// How many network namespaces of pods there are; `None` while nothing is known of them.
+    #[must_use]
+    pub fn count(&self) -> Option<u64> {
+        let known = !self.unknown;
+        known.then(|| self.namespaces.values().filter(|one| one.is_of_pod()).count() as u64)
+    }
+}
+
+impl Pods {
     /// How many keys there are in each state, over all namespaces.
     #[must_use]
     pub fn keys(&self) -> Vec<(State, u64)> {
@@ -87,6 +96,19 @@ pub struct PodNamespace {
 }
 
 impl PodNamespace {
+    /// Whether it is a network namespace, and not the host's.
+    #[must_use]
+    pub fn is_of_pod(&self) -> bool {
+        match self.state {
+            PodState::Found | PodState::Tuned | PodState::Unmatched | PodState::Failed => {
+                self.inode.is_some()
+            }
+            PodState::SkippedHost | PodState::SkippedNotNetns | PodState::SkippedNotMounted => {
+                false
+            }
+        }
+    }
+
     /// Whether it needs no look: every key is as wanted, or somebody's on purpose.
     #[must_use]
     pub fn is_well(&self) -> bool {

@@ -13,7 +13,7 @@ const LIST: &str = "cgroups";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes down, before they are made, which of these paths and those above them do not exist yet.
-pub(super) fn remember(directory: &Path, path: &str) {
+pub fn remember(directory: &Path, path: &str) {
     let list = directory.join(LIST);
     let mut paths = fs::read_to_string(&list).unwrap_or_default();
     for above in Path::new(path).ancestors().filter(|above| above.parent().is_some()) {
@@ -34,7 +34,7 @@ pub fn remove_remembered(directory: &Path) {
 }
 
 /// Removes a control group and those in it, in every hierarchy.
-pub(super) fn remove(path: &str) {
+pub fn remove(path: &str) {
     let deadline = Instant::now() + PATIENCE;
     for place in places(path) {
         while !remove_tree(&place) && Instant::now() < deadline {

@@ -61,15 +61,28 @@ impl<'a> Cni<'a> {
     }
 
     fn run(&self, verb: &str, plugin: &str, config: &Value, id: &str, path: &Path) -> Finished {
-        let mut command = Command::new(Path::new(PLUGINS).join(plugin));
-        command
-            .env_clear()
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", id)
-            .env("CNI_NETNS", path)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", PLUGINS)
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let mut command = plugin_command(verb, plugin, id, path);
         self.node.run(|| Finished::of(&mut command, config.to_string().as_bytes()))
     }
+}
+
+/// Runs the plugin `host-local` as the plugin of a network does. It only makes files, and enters no
+/// namespace.
+#[must_use]
+pub fn host_local(verb: &str, config: &Value, id: &str) -> Finished {
+    let mut command = plugin_command(verb, "host-local", id, Path::new("/not/entered"));
+    Finished::of(&mut command, config.to_string().as_bytes())
+}
+
+fn plugin_command(verb: &str, plugin: &str, id: &str, path: &Path) -> Command {
+    let mut command = Command::new(Path::new(PLUGINS).join(plugin));
+    command
+        .env_clear()
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", path)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", PLUGINS)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }

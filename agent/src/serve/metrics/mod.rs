@@ -252,6 +252,9 @@ fn limit(state: &NodeState, out: &mut Families) {
         out.add(&table::NODE_BINDING_LIMIT, &labels, 1.0);
     }
     ages(state, out);
+    if let Some(stalled) = state.cpu_stalled {
+        out.add(&table::PRESSURE_STALLED, &["cpu"], stalled.as_secs_f64());
+    }
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.

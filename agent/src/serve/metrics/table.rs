@@ -131,6 +131,8 @@ table! {
         "The limit that stops the next pods first, always 1."
     LIMIT_AGE Gauge "headroom_limit_age_seconds" ["limit"]
         "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
+    PRESSURE_STALLED Counter "headroom_pressure_stalled_seconds_total" ["resource"]
+        "Time in which some task was ready and had to wait for the resource, since boot, kernel-wide (PSI); only on kernels that have it."
     HOST_NETNS Gauge "headroom_host_netns" []
         "Whether the agent is in the node's network namespace (1), where it should be, or not (0)."
     TASK_RESTARTS Counter "headroom_task_restarts_total" ["task"]

@@ -1,0 +1,439 @@
+//! What a node needs for so many pods, and where it stops. Pure: limits in, a document out.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::words::{ROOM, number};
+use super::{CostFrom, PodCost};
+use crate::config::profiles;
+use crate::limits::{About, Cost};
+use crate::sysctl::catalogue;
+use crate::sysctl::key::Key;
+use crate::sysctl::policy::Want;
+
+/// The document's version.
+pub const SCHEMA: &str = "headroom.plan/v1";
+
+/// What is known of one limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// Its stable name.
+    pub limit: String,
+    /// Of what.
+    pub object: String,
+    /// Both, in a sentence.
+    pub named: String,
+    /// What is counted.
+    pub unit: String,
+    /// In use now.
+    pub used: u64,
+    /// The maximum.
+    pub max: u64,
+    /// What a pod costs.
+    pub cost: PodCost,
+    /// What raises it: a key, or words. `None`: nothing.
+    pub raised_by: Option<String>,
+    /// Whether the kernel refused a short time ago.
+    pub hit_now: bool,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Question {
+    /// Pods that the node is to run.
+    pub pods: Option<u64>,
+    /// Whether pods hang on a bridge; `None`: as it is on the node.
+    pub bridge: Option<bool>,
+    /// Services of the cluster.
+    pub services: Option<u64>,
+    /// Values as they might be.
+    pub what_if: BTreeMap<String, u64>,
+    /// Pods that run now.
+    pub pods_now: u64,
+    /// Cores of the node.
+    pub cores: Option<u64>,
+}
+
+/// What a node needs for so many pods, and where it stops.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Always `headroom.plan/v1`.
+    pub schema: &'static str,
+    /// Whose limits these are: `agent`, `cli` (no agent answered, so the command looked itself) or
+    /// `defaults` (the kernel's and Kubernetes' own, of no node).
+    pub from: String,
+    /// The node.
+    pub node: Option<String>,
+    /// Pods that run now.
+    pub pods_now: u64,
+    /// Pods that are asked for.
+    pub pods: Option<u64>,
+    /// Values that were assumed.
+    pub what_if: BTreeMap<String, u64>,
+    /// How many pods fit in all, as it is or as assumed.
+    pub pods_possible: Option<u64>,
+    /// What stops the next one then.
+    pub stopped_by: Option<Stop>,
+    /// Whether as many fit as are asked for.
+    pub fits: Option<bool>,
+    /// What to raise for as many as are asked for.
+    pub raise: Vec<Raise>,
+    /// How many fit once that is done.
+    pub pods_possible_then: Option<u64>,
+    /// What stops the next one once that is done.
+    pub then_stopped_by: Option<Stop>,
+    /// What Kubernetes' guidance says for a node of this size.
+    pub guidance: Option<Guidance>,
+    /// What kube-proxy would write.
+    pub rules: Option<Rules>,
+    /// Limits of which nothing can be said, and why.
+    pub not_known: Vec<String>,
+}
+
+/// Something to raise.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Raise {
+    /// The key, or in words what it is.
+    pub what: String,
+    /// Whether that is a key of the kernel.
+    pub is_key: bool,
+    /// Its value now.
+    pub now: u64,
+    /// What it should be at least.
+    pub at_least: u64,
+    /// Why.
+    pub why: String,
+    /// Memory that it takes in bytes, when all of it is in use.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A limit that stops pods.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stop {
+    /// Which limit.
+    pub limit: String,
+    /// Of what.
+    pub object: String,
+    /// In words, with numbers.
+    pub why: String,
+    /// What raises it.
+    pub raised_by: Option<String>,
+    /// What people do.
+    pub ways: Vec<String>,
+}
+
+/// Kubernetes' guidance (SIG Scalability's thresholds).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Guidance {
+    /// Pods: the fewer of 110 and ten for each core.
+    pub pods: u64,
+    /// Cores of the node.
+    pub cores: u64,
+}
+
+/// What kube-proxy would write in iptables mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rules {
+    /// Services.
+    pub services: u64,
+    /// Rules where each pod is an endpoint of one port of one Service: two a Service, eight an
+    /// endpoint.
+    pub least: u64,
+    /// Rules where pods have several ports: as measured on a node with 1000 pods, 23 a pod.
+    pub most: u64,
+    /// What that means.
+    pub advice: String,
+}
+
+/// Answers the question. `from` and `node` are as in [`Plan`].
+#[must_use]
+pub fn plan(
+    question: &Question,
+    limits: Vec<Known>,
+    from: &str,
+    node: Option<String>,
+    not_known: Vec<String>,
+) -> Plan {
+    let limits = assumed(question, limits);
+    let now = question.pods_now;
+    let first = stop(&limits);
+    let possible = first.map(|limit| now + left(limit));
+    let raise = question.pods.map(|pods| raises(&limits, now, pods)).unwrap_or_default();
+    let raised: Vec<Known> = limits.iter().map(|limit| with_raises(limit, &raise)).collect();
+    let then = stop(&raised);
+    Plan {
+        schema: SCHEMA,
+        from: from.to_owned(),
+        node,
+        pods_now: now,
+        pods: question.pods,
+        what_if: question.what_if.clone(),
+        pods_possible: possible,
+        stopped_by: first.map(Stop::of),
+        fits: question.pods.zip(possible).map(|(pods, possible)| pods <= possible),
+        raise,
+        pods_possible_then: then.map(|limit| now + left(limit)),
+        then_stopped_by: then.map(Stop::of),
+        guidance: question.cores.map(guidance),
+        rules: question
+            .services
+            .map(|services| rules(services, question.pods.or(possible).unwrap_or(now))),
+        not_known,
+    }
+}
+
+/// The limits of a node of which nothing but the kernel's and Kubernetes' defaults is known.
+#[must_use]
+pub fn defaults(abouts: &[&About]) -> Vec<Known> {
+    abouts.iter().filter_map(|about| default(about)).collect()
+}
+
+fn default(about: &About) -> Option<Known> {
+    let (amount, from) = match about.cost {
+        Cost::Fixed(amount) => (amount, CostFrom::Fixed),
+        Cost::Learned { prior, floor } => (prior.max(floor), CostFrom::Prior),
+        Cost::NotByPods => return None,
+    };
+    // What is no key of the kernel has the value that Kubernetes or its tools choose.
+    let (object, max) = match about.name {
+        "bridge_ports" => ("cni0", crate::limits::bridge::PORTS),
+        "cpu_backlog" => ("cni0", default_of(about.raised_by?)?),
+        "neighbor_table" => ("ipv4", default_of(about.raised_by?)?),
+        "max_pods" => ("", 110),
+        // A /24 for each node, as kube-controller-manager has it; one is the bridge's.
+        "pod_addresses" => ("", 253),
+        _ => ("", default_of(about.raised_by?)?),
+    };
+    let named = crate::limits::named(about, object);
+    (amount > 0.0).then(|| Known {
+        limit: about.name.to_owned(),
+        object: object.to_owned(),
+        named,
+        unit: about.unit.to_owned(),
+        used: 0,
+        max,
+        cost: PodCost { amount, from },
+        raised_by: about.raised_by.map(str::to_owned),
+        hit_now: false,
+    })
+}
+
+/// The kernel's default of a key, where it is one number on every node.
+fn default_of(key: &str) -> Option<u64> {
+    catalogue::lookup(&Key::parse(key).ok()?)?.default()?.parse().ok()
+}
+
+fn assumed(question: &Question, mut limits: Vec<Known>) -> Vec<Known> {
+    let on_bridge = |limit: &Known| matches!(limit.limit.as_str(), "bridge_ports" | "cpu_backlog");
+    match question.bridge {
+        Some(false) => limits.retain(|limit| !on_bridge(limit)),
+        Some(true) if !limits.iter().any(on_bridge) => {
+            let abouts = crate::limits::ABOUT.iter().copied();
+            limits.extend(abouts.filter_map(default).filter(on_bridge));
+        }
+        _ => {}
+    }
+    for limit in &mut limits {
+        let value = limit.raised_by.as_ref().and_then(|key| question.what_if.get(key));
+        if let Some(value) = value {
+            limit.max = *value;
+            limit.hit_now = false;
+        }
+    }
+    limits
+}
+
+/// The limit that stops the next pod first.
+fn stop(limits: &[Known]) -> Option<&Known> {
+    limits.iter().min_by_key(|limit| left(limit))
+}
+
+fn left(limit: &Known) -> u64 {
+    if limit.hit_now {
+        return 0;
+    }
+    (limit.max.saturating_sub(limit.used) as f64 / limit.cost.amount + 1e-9).floor() as u64
+}
+
+/// What is in use with so many pods.
+fn needed(limit: &Known, now: u64, pods: u64) -> u64 {
+    let more = pods.saturating_sub(now) as f64 * limit.cost.amount;
+    limit.used.saturating_add(more.ceil() as u64)
+}
+
+fn raises(limits: &[Known], now: u64, pods: u64) -> Vec<Raise> {
+    let mut raises: BTreeMap<String, Raise> = BTreeMap::new();
+    for limit in limits {
+        let Some(raised_by) = &limit.raised_by else { continue };
+        let needed = needed(limit, now, pods);
+        if needed <= limit.max && !limit.hit_now {
+            continue;
+        }
+        let raise = raise(limit, raised_by, needed, pods);
+        let other = raises.entry(raised_by.clone()).or_insert_with(|| raise.clone());
+        if raise.at_least > other.at_least {
+            *other = raise;
+        }
+    }
+    let second = raises.values().filter_map(below).collect::<Vec<_>>();
+    let mut all: Vec<Raise> = raises.into_values().chain(second).collect();
+    all.sort_by(|one, other| (!one.is_key, &one.what).cmp(&(!other.is_key, &other.what)));
+    all
+}
+
+fn raise(limit: &Known, raised_by: &str, needed: u64, pods: u64) -> Raise {
+    let key = Key::parse(raised_by).ok().filter(|_| !raised_by.contains(' '));
+    let at_least = match &key {
+        Some(key) => {
+            let roomy = ((needed as f64 * ROOM).ceil() as u64).next_power_of_two();
+            roomy.max(floor(key).unwrap_or(0)).max(limit.max.saturating_add(1))
+        }
+        // Not the kernel's: no more than what is asked for.
+        None => needed,
+    };
+    let from = match limit.cost.from {
+        CostFrom::Fixed => "",
+        CostFrom::Observed | CostFrom::Share => " as seen here",
+        CostFrom::Prior => " as assumed",
+    };
+    let why = format!(
+        "{}: {needed} {} with {pods} pods, {} a pod{from}",
+        limit.named,
+        limit.unit,
+        number(limit.cost.amount)
+    );
+    let memory_bytes = bytes_a_unit(&limit.limit).map(|bytes| bytes.saturating_mul(at_least));
+    Raise {
+        what: raised_by.to_owned(),
+        is_key: key.is_some(),
+        now: limit.max,
+        at_least,
+        why,
+        memory_bytes,
+    }
+}
+
+/// `gc_thresh2`, from which entries are collected while pods wait, goes with `gc_thresh3`.
+fn below(raise: &Raise) -> Option<Raise> {
+    let what = format!("{}gc_thresh2", raise.what.strip_suffix("gc_thresh3")?);
+    let now = default_of(&what)?;
+    Some(Raise {
+        what,
+        is_key: true,
+        now,
+        at_least: raise.at_least / 2,
+        why: "goes with gc_thresh3; gc_thresh1 stays, so that stale entries die".to_owned(),
+        memory_bytes: None,
+    })
+}
+
+/// What the profile for dense nodes asks for.
+fn floor(key: &Key) -> Option<u64> {
+    let profile = profiles::get("dense-node")?.ok()?;
+    let policy = profile.policies().find(|(one, _)| one == key)?.1;
+    match policy.want {
+        Want::Bounds { min: Some(min), .. } => min.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Memory of one unit: what the kernel allocates for it.
+fn bytes_a_unit(limit: &str) -> Option<u64> {
+    match limit {
+        // struct neighbour and its address: a slab object of 512.
+        "neighbor_table" => Some(512),
+        // struct nf_conn with its extensions, and the hash bucket.
+        "conntrack" => Some(320),
+        // INOTIFY_WATCH_COST: the mark and the inode that it pins.
+        "inotify_watches" => Some(1282),
+        // struct file.
+        "file_handles" => Some(256),
+        // A small packet with its skb, on one CPU.
+        "cpu_backlog" => Some(1024),
+        // What the quota counts.
+        "key_bytes" => Some(1),
+        _ => None,
+    }
+}
+
+fn with_raises(limit: &Known, raises: &[Raise]) -> Known {
+    let raised = raises.iter().find(|raise| Some(&raise.what) == limit.raised_by.as_ref());
+    match raised {
+        Some(raise) => {
+            Known { max: raise.at_least.max(limit.max), hit_now: false, ..limit.clone() }
+        }
+        None => limit.clone(),
+    }
+}
+
+impl Stop {
+    fn of(limit: &Known) -> Self {
+        let refuses = if limit.hit_now { ", and the kernel refuses now" } else { "" };
+        Self {
+            limit: limit.limit.clone(),
+            object: limit.object.clone(),
+            why: format!(
+                "{} ({} of {} {} in use{refuses}, {} a pod)",
+                limit.named,
+                limit.used,
+                limit.max,
+                limit.unit,
+                number(limit.cost.amount)
+            ),
+            raised_by: limit.raised_by.clone(),
+            ways: ways(&limit.limit),
+        }
+    }
+}
+
+/// What people do where no key helps.
+fn ways(limit: &str) -> Vec<String> {
+    let ways: &[&str] = match limit {
+        "bridge_ports" => &[
+            "more nodes",
+            "maxPods below it, so that the scheduler does not send pods that cannot start",
+            "a second bridge: another CNI network with a range of its own",
+            "a CNI without a bridge: ptp, routed veths, ipvlan or an eBPF one",
+        ],
+        "pod_addresses" => &[
+            "a larger range for each node: --node-cidr-mask-size of kube-controller-manager, or the \
+             ranges in /etc/cni/net.d; nodes that exist keep theirs until they join anew",
+            "more nodes",
+        ],
+        "max_pods" => &["maxPods in the kubelet's configuration, and a restart of the kubelet"],
+        _ => &[],
+    };
+    ways.iter().map(ToString::to_string).collect()
+}
+
+/// The fewer of 110 and ten for each core (Kubernetes' SIG Scalability, "thresholds").
+#[must_use]
+pub fn guidance(cores: u64) -> Guidance {
+    Guidance { pods: cores.saturating_mul(10).min(110), cores }
+}
+
+fn rules(services: u64, endpoints: u64) -> Rules {
+    let with =
+        |each: u64| services.saturating_mul(2).saturating_add(endpoints.saturating_mul(each));
+    Rules {
+        services,
+        least: with(8),
+        most: with(23),
+        advice:
+            "each new connection to a Service walks them in iptables mode, and ipvs mode still \
+                 makes some; kube-proxy's nftables mode looks up in one step: Linux 5.13 and \
+                 Kubernetes 1.31 or later"
+                .to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
