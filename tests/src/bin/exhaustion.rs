@@ -1,7 +1,7 @@
 //! `make exhaustion`: limits driven to the kernel's refusal, beside what Headroom foretold.
 //!
 //! Prints one table and, with `--out`, puts it into the page of the documentation. Fails where a
-//! limit cannot be driven, or was not foretold to the pod.
+//! limit cannot be driven, or was not foretold as well as it should be.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program that prints a table
 
 use std::any::Any;
@@ -98,8 +98,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         std::fs::write(out, exhaustion::replace(&page, &table)?)?;
         eprintln!("written to {}", out.display());
     }
-    let good = |row: &Row| row.difference().is_some_and(|off| off.abs() <= 1);
-    Ok(results.iter().all(|(_, result)| result.as_ref().is_ok_and(good)))
+    Ok(results.iter().all(|(_, result)| result.as_ref().is_ok_and(Row::is_as_foretold)))
 }
 
 /// Runs one driver to its end: a lowered limit is put back before a signal ends the run, and a

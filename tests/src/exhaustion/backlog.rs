@@ -5,12 +5,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use headroom::config::profiles;
-use headroom::limits::Limit;
+use headroom::limits::{Limit, cheap, cpu_backlog, read_all};
+use headroom::node::NodeState;
 use headroom::sysctl::policy::Want;
 use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 
+use super::eyes::roots;
 use super::{Bench, Fact, Foretold, Row, bridge};
 use crate::{Namespace, SavedSysctls};
 
@@ -60,6 +62,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         set_to: format!("{DEFAULT}, the default"),
         predictions: foretold.quarters(fitted),
         fact: Fact { pods: fitted, refusal: "softnet `dropped` rose".to_owned() },
+        allowed: 0,
         note: Some(format!(
             "at {MANY} ports {lost} copies of one broadcast are lost; with the `dense-node` profile's \
              {value} {lost_then}"
@@ -87,8 +90,10 @@ fn profile() -> Result<u64, String> {
 }
 
 /// How Headroom sees it.
-fn limit(_netns: &Namespace) -> Option<Limit> {
-    None
+fn limit(netns: &Namespace) -> Option<Limit> {
+    let mut node = NodeState { bridges: Some(vec![bridge::look(netns)]), ..NodeState::default() };
+    read_all(&mut cheap(&roots()), &mut node);
+    cpu_backlog::limits(&node).pop()
 }
 
 /// Sends one broadcast from the bridge itself; how many copies of it were lost.

@@ -58,6 +58,7 @@ pub fn conntrack(host: &HostLock, hooks: Hooks) -> Result<Row, String> {
         set_to: LOWERED.to_string(),
         predictions: foretold.quarters(fact.pods),
         fact,
+        allowed: 1,
         note: None,
     })
 }
@@ -65,7 +66,7 @@ pub fn conntrack(host: &HostLock, hooks: Hooks) -> Result<Row, String> {
 fn fill() -> (Foretold, Fact) {
     let mut foretold = Foretold::default();
     let mut eyes = Eyes::new();
-    let mut look = || -> Option<Limit> { eyes.see("conntrack", |_| true) };
+    let mut look = || -> Option<Limit> { eyes.see("conntrack", "host") };
     let socket = UdpSocket::bind((Ipv4Addr::new(10, 97, 0, 1), 0)).unwrap();
     for pod in 0..LOWERED {
         foretold.look(pod, look());
@@ -77,7 +78,7 @@ fn fill() -> (Foretold, Fact) {
             if refusals() > before {
                 // Another flow may have had to go instead: then the sender is told nothing.
                 let refusal = sent.map_or_else(
-                    |error| format!("{:?}, `drop` rose", errno_of(error)),
+                    |error| format!("{:?}, `drop` rose", errno_of(&error)),
                     |_| "`early_drop` rose".to_owned(),
                 );
                 return (foretold, Fact { pods: pod, refusal });

@@ -1,31 +1,30 @@
 //! Headroom's own readers on the real kernel.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use headroom::limits::{Limit, Reader, Roots, cheap, dear};
 
-/// The readers of the agent; the one that was wanted once is asked alone from then on.
+/// Readers of the agent. The one that knows what is looked for is asked alone from then on.
 pub struct Eyes {
     readers: Vec<Box<dyn Reader>>,
 }
 
 impl Eyes {
-    /// On this machine.
+    /// All of them.
     #[must_use]
     pub fn new() -> Self {
-        Self::at(Path::new("/sys"))
+        let roots = roots();
+        Self { readers: cheap(&roots).into_iter().chain(dear(&roots)).collect() }
     }
 
-    /// With another `/sys`.
+    /// One of them.
     #[must_use]
-    pub fn at(sys: &Path) -> Self {
-        let roots = Roots { proc: PathBuf::from("/proc"), sys: sys.to_owned() };
-        let readers = cheap(&roots).into_iter().chain(dear(&roots)).collect();
-        Self { readers }
+    pub fn of(reader: impl Reader + 'static) -> Self {
+        Self { readers: vec![Box::new(reader)] }
     }
 
-    /// How a limit is now, of the first object that `is` it. `None`: nobody reads such a limit here.
-    pub fn see(&mut self, name: &str, is: impl Fn(&str) -> bool) -> Option<Limit> {
+    /// How a limit of an object is now. `None`: nobody reads it here.
+    pub fn see(&mut self, name: &str, object: &str) -> Option<Limit> {
         let of = |limit: &Limit| limit.about.name == name;
         let (place, found) = self.readers.iter_mut().enumerate().find_map(|(place, reader)| {
             let found: Vec<Limit> = reader.read().into_iter().filter(of).collect();
@@ -33,6 +32,17 @@ impl Eyes {
         })?;
         self.readers.swap(0, place);
         self.readers.truncate(1);
-        found.into_iter().find(|limit| is(&limit.object))
+        found.into_iter().find(|limit| limit.object == object)
+    }
+}
+
+/// This machine's.
+#[must_use]
+pub fn roots() -> Roots {
+    Roots {
+        proc: PathBuf::from("/proc"),
+        sys: PathBuf::from("/sys"),
+        cgroup: PathBuf::from("/sys/fs/cgroup"),
+        netns: vec![PathBuf::from("/run/netns")],
     }
 }

@@ -9,40 +9,45 @@ use super::pod::Pod;
 use super::{Fact, Foretold};
 
 /// More than any limit here lets in.
-const ENDLESS: usize = 2000;
+const ENDLESS: u64 = 2000;
 
 /// What came of it.
 pub struct Filled {
+    /// What Headroom said before each pod.
     pub foretold: Foretold,
+    /// How it ended.
     pub fact: Fact,
-    /// The pods that fitted.
-    pub pods: Vec<Pod>,
 }
 
-/// Starts pods until one is refused. Before each, Headroom looks.
+/// Starts pods until one is refused, and ends them. Before each, Headroom looks.
 pub fn fill(
     program: &Path,
     kind: &str,
     args: &[String],
+    look: impl FnMut() -> Option<Limit>,
+) -> Filled {
+    let mut pods = Vec::new();
+    let start = || {
+        pods.push(Pod::start(program, kind, args)?);
+        Ok(())
+    };
+    fill_with(kind, start, look)
+}
+
+/// The same with pods that are started in another way.
+pub fn fill_with(
+    kind: &str,
+    mut start: impl FnMut() -> Result<(), Errno>,
     mut look: impl FnMut() -> Option<Limit>,
 ) -> Filled {
     let mut foretold = Foretold::default();
-    let mut pods = Vec::new();
-    while pods.len() < ENDLESS {
-        foretold.look(pods.len() as u64, look());
-        match Pod::start(program, kind, args) {
-            Ok(pod) => pods.push(pod),
-            Err(errno) => {
-                let fact = refused(pods.len(), errno);
-                return Filled { foretold, fact, pods };
-            }
+    for pods in 0..ENDLESS {
+        foretold.look(pods, look());
+        if let Err(errno) = start() {
+            return Filled { foretold, fact: Fact { pods, refusal: format!("{errno:?}") } };
         }
     }
     panic!("{kind}: {ENDLESS} pods, and the kernel refuses none");
-}
-
-pub fn refused(pods: usize, errno: Errno) -> Fact {
-    Fact { pods: pods as u64, refusal: format!("{errno:?}") }
 }
 
 /// A user that nobody else on this machine is: users need no entry anywhere.

@@ -27,9 +27,6 @@ impl Prediction {
     }
 }
 
-/// The fields of a [`Prediction`], as one process tells them to another.
-pub type Spoken = (u64, Option<u64>, Option<(f64, CostFrom)>);
-
 /// Everything that was foretold, a prediction for each number of pods that was looked at.
 #[derive(Debug)]
 pub struct Foretold {
@@ -60,27 +57,6 @@ impl Foretold {
         let prediction = Prediction { pods, remaining: capacity.remaining, cost };
         self.all.push(prediction);
         prediction
-    }
-
-    /// The same with the next pod; how many there are.
-    pub fn look_next(&mut self, limit: impl FnOnce() -> Option<Limit>) -> u64 {
-        let pods = self.all.last().map_or(0, |last| last.pods + 1);
-        self.look(pods, limit());
-        pods
-    }
-
-    /// As what another process says of itself.
-    #[must_use]
-    pub fn of(spoken: Vec<Spoken>) -> Self {
-        let prediction = |(pods, remaining, cost)| Prediction { pods, remaining, cost };
-        Self { all: spoken.into_iter().map(prediction).collect(), ..Self::default() }
-    }
-
-    /// For another process.
-    #[must_use]
-    pub fn spoken(&self) -> Vec<Spoken> {
-        let spoken = |one: &Prediction| (one.pods, one.remaining, one.cost);
-        self.all.iter().map(spoken).collect()
     }
 
     /// What was said at the largest number of pods that is not above this.
@@ -124,6 +100,8 @@ pub struct Row {
     pub predictions: Vec<Prediction>,
     /// How it ended.
     pub fact: Fact,
+    /// Pods that a prediction may be off: none where the kernel's own rules say what a pod costs.
+    pub allowed: u64,
     /// What else was seen.
     pub note: Option<String>,
 }
@@ -138,5 +116,11 @@ impl Row {
         };
         let all = self.predictions.iter().map(off).collect::<Option<Vec<_>>>()?;
         all.into_iter().max_by_key(|off| off.abs())
+    }
+
+    /// Whether everything was foretold, and well enough.
+    #[must_use]
+    pub fn is_as_foretold(&self) -> bool {
+        self.difference().is_some_and(|off| off.unsigned_abs() <= self.allowed)
     }
 }

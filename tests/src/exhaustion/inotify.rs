@@ -8,11 +8,12 @@ use super::{Bench, Row};
 const EACH: u32 = 3;
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
-    let uid = nobody(1).to_string();
+    let uid = nobody(1);
+    let user = format!("uid {uid}");
     let mut eyes = Eyes::new();
     let max = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap();
-    let filled = fill(&bench.program, "inotify", &[uid.clone(), EACH.to_string()], || {
-        eyes.see("inotify_instances", |object| object.contains(&uid))
+    let filled = fill(&bench.program, "inotify", &[uid.to_string(), EACH.to_string()], || {
+        eyes.see("inotify_instances", &user)
     });
     Ok(Row {
         limit: "inotify instances of a user",
@@ -20,6 +21,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         set_to: max.trim().to_owned(),
         predictions: filled.foretold.quarters(filled.fact.pods),
         fact: filled.fact,
+        allowed: 1,
         note: None,
     })
 }

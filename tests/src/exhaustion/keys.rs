@@ -8,11 +8,12 @@ use super::{Bench, Row};
 const EACH: u32 = 2;
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
-    let uid = nobody(2).to_string();
+    let uid = nobody(2);
+    let user = format!("uid {uid}");
     let mut eyes = Eyes::new();
     let max = std::fs::read_to_string("/proc/sys/kernel/keys/maxkeys").unwrap();
-    let filled = fill(&bench.program, "keys", &[uid.clone(), EACH.to_string()], || {
-        eyes.see("keys", |object| object.contains(&uid))
+    let filled = fill(&bench.program, "keys", &[uid.to_string(), EACH.to_string()], || {
+        eyes.see("keys", &user)
     });
     Ok(Row {
         limit: "keys of a user",
@@ -20,6 +21,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         set_to: max.trim().to_owned(),
         predictions: filled.foretold.quarters(filled.fact.pods),
         fact: filled.fact,
+        allowed: 1,
         note: None,
     })
 }

@@ -1,49 +1,62 @@
 //! Network namespaces: `user.max_net_namespaces` of a user namespace of the run's own. It is a value
 //! of each user namespace, and nobody else lives in this one.
+//!
+//! What is made in it counts for the user who made it, in the initial namespace too. There Headroom
+//! counts it; only the maximum is the inner one's, which an agent on the host cannot see.
 
 use std::fs;
+use std::io::BufRead as _;
 
+use headroom::limits::Limit;
+use headroom::limits::net_namespaces::{ABOUT, NetNamespaces};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 
-use super::eyes::Eyes;
-use super::fill::fill;
-use super::foretold::Spoken;
-use super::pod::Pod;
-use super::{Bench, Fact, Foretold, Row};
+use super::eyes::{Eyes, roots};
+use super::fill::{Filled, fill_with, nobody};
+use super::pod::{Pod, as_user, say};
+use super::{Bench, Row};
 
-/// Namespaces of a pod: its own, and that of a sandbox in it.
-const EACH: u32 = 2;
-const MAX: u32 = 81;
-
-/// What the node tells of itself: every prediction, how many pods fitted, and the refusal.
-type Told = (Vec<Spoken>, u64, String);
+const MAX: u64 = 81;
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
-    let args = [MAX.to_string(), EACH.to_string()];
-    let line = Pod::launch(&bench.program, "user-namespace", &args).line();
-    let (all, pods, refusal): Told = serde_json::from_str(&line).map_err(|_| line)?;
-    let foretold = Foretold::of(all);
+    let uid = nobody(4);
+    let mut node =
+        Pod::start(&bench.program, "user-namespace", &[uid.to_string(), MAX.to_string()])
+            .map_err(|errno| format!("a user namespace of a user's own: {errno:?}"))?;
+    let mut eyes = Eyes::of(NetNamespaces::new(&roots()));
+    let user = format!("uid {uid}");
+    let look = || {
+        let limit = eyes.see("net_namespaces", &user)?;
+        Some(Limit { max: Some(MAX), cost: ABOUT.cost, ..limit })
+    };
+    let Filled { foretold, fact } = fill_with("netns", || node.ask("one more"), look);
     Ok(Row {
         limit: "network namespaces of a user namespace",
-        pod: format!("a process with {EACH} of them"),
+        pod: "a process with one".to_owned(),
         set_to: MAX.to_string(),
-        predictions: foretold.quarters(pods),
-        fact: Fact { pods, refusal },
+        predictions: foretold.quarters(fact.pods),
+        fact,
+        allowed: 0,
         note: None,
     })
 }
 
-/// A node that is a user namespace: fills it, and tells what it foretold and saw.
-pub fn node(max: u32, each: u32) {
-    unshare(CloneFlags::CLONE_NEWUSER).unwrap();
-    fs::write("/proc/self/setgroups", "deny").unwrap();
-    fs::write("/proc/self/uid_map", "0 0 1").unwrap();
-    fs::write("/proc/self/gid_map", "0 0 1").unwrap();
+/// A node that is a user namespace: makes a pod for every line it is told.
+pub fn node(uid: u32, max: u64) {
+    as_user(uid);
+    // Else /proc/self is still root's.
+    prctl::set_dumpable(true).unwrap();
+    if let Err(errno) = unshare(CloneFlags::CLONE_NEWUSER) {
+        return say(Err(errno));
+    }
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
     fs::write("/proc/sys/user/max_net_namespaces", max.to_string()).unwrap();
+    say(Ok(()));
     let program = std::env::current_exe().unwrap();
-    let mut eyes = Eyes::new();
-    let filled =
-        fill(&program, "netns", &[each.to_string()], || eyes.see("net_namespaces", |_| true));
-    let told: Told = (filled.foretold.spoken(), filled.fact.pods, filled.fact.refusal);
-    super::pod::say(&serde_json::to_string(&told).unwrap());
+    let mut pods = Vec::new();
+    for _ in std::io::stdin().lock().lines() {
+        let pod = Pod::start(&program, "netns", &["1".to_owned()]);
+        say(pod.map(|pod| pods.push(pod)));
+    }
 }

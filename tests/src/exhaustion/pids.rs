@@ -1,11 +1,13 @@
 //! Processes and threads of all pods: the control group above them.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::eyes::Eyes;
+use headroom::limits::kubepods::Kubepods;
+
+use super::eyes::{Eyes, roots};
 use super::fill::fill;
 use super::{Bench, Row};
 
@@ -16,59 +18,62 @@ const MAX: u32 = 203;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
-    let group = Group::new(&bench.host.unique_name())?;
-    // Where a kubelet's group for all pods would be, in a tree of our own.
-    let sys = bench.host.directory();
-    let above = sys.path().join("fs/cgroup").join(&group.below);
-    fs::create_dir_all(&above).unwrap();
-    symlink(&group.path, above.join("kubepods")).unwrap();
-    fs::write(group.path.join("pids.max"), MAX.to_string()).unwrap();
-    let mut eyes = Eyes::at(sys.path());
-    let args = [group.path.display().to_string(), EACH.to_string()];
-    let filled = fill(&bench.program, "threads", &args, || eyes.see("kubepods_pids", |_| true));
-    let row = Row {
+    let group = Group(hierarchy().join(bench.host.unique_name()));
+    let kubepods = group.make().map_err(|error| format!("{}: {error}", group.0.display()))?;
+    fs::write(kubepods.join("pids.max"), MAX.to_string()).unwrap();
+    let mut eyes = Eyes::of(Kubepods::at(&roots(), group.0.clone()));
+    let args = [kubepods.display().to_string(), EACH.to_string()];
+    let filled = fill(&bench.program, "threads", &args, || eyes.see("kubepods_pids", "kubepods"));
+    Ok(Row {
         limit: "pids of the pods' control group",
         pod: format!("a process with {EACH} threads"),
         set_to: MAX.to_string(),
         predictions: filled.foretold.quarters(filled.fact.pods),
         fact: filled.fact,
+        allowed: 1,
         note: None,
-    };
-    super::pod::end_all(filled.pods);
-    Ok(row)
+    })
 }
 
-/// A control group of our own for pids.
-struct Group {
-    path: PathBuf,
-    /// The hierarchy, below `/sys/fs/cgroup`: empty where there is one for all controllers.
-    below: PathBuf,
+/// Where control groups for pids are: v1 has a hierarchy for them.
+fn hierarchy() -> PathBuf {
+    let root = Path::new("/sys/fs/cgroup");
+    let own = root.join("pids");
+    if own.join("tasks").exists() { own } else { root.to_owned() }
 }
+
+/// A control group of our own that stands for the whole hierarchy, with the kubelet's in it.
+struct Group(PathBuf);
 
 impl Group {
-    fn new(name: &str) -> Result<Self, String> {
-        let root = Path::new("/sys/fs/cgroup");
-        let below = if root.join("pids/tasks").exists() { "pids" } else { "" };
-        let hierarchy = root.join(below);
-        if below.is_empty() {
-            let control = hierarchy.join("cgroup.subtree_control");
-            fs::write(&control, "+pids")
-                .map_err(|error| format!("{}: {error}", control.display()))?;
+    fn make(&self) -> io::Result<PathBuf> {
+        fs::create_dir(&self.0)?;
+        // v2: a controller is handed down from level to level.
+        for above in [hierarchy(), self.0.clone()] {
+            let control = above.join("cgroup.subtree_control");
+            if control.exists() {
+                fs::write(control, "+pids")?;
+            }
         }
-        let path = hierarchy.join(name);
-        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { path, below: below.into() })
+        let kubepods = self.0.join("kubepods");
+        fs::create_dir(&kubepods)?;
+        Ok(kubepods)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = fs::remove_dir(&self.path) {
-            if Instant::now() > deadline {
-                return eprintln!("{}: {error}", self.path.display());
+        for path in [self.0.join("kubepods"), self.0.clone()] {
+            while let Err(error) = fs::remove_dir(&path) {
+                if error.kind() == ErrorKind::NotFound {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return eprintln!("{}: {error}", path.display());
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -26,28 +26,28 @@ pub struct Pod {
 impl Pod {
     /// Starts one. `Err`: what it wanted, the kernel refused, and it has let go of everything.
     pub fn start(program: &Path, kind: &str, args: &[String]) -> Result<Self, Errno> {
-        let mut pod = Self::launch(program, kind, args);
-        match pod.line().strip_prefix("refused ") {
-            None => Ok(pod),
-            Some(errno) => Err(Errno::from_raw(errno.parse().unwrap())),
-        }
-    }
-
-    /// Starts one whose lines mean something else.
-    pub fn launch(program: &Path, kind: &str, args: &[String]) -> Self {
         let mut command = Command::new(program);
         command.args([ROLE, kind]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
+        let mut pod = Self { child, output };
+        pod.answer().map(|()| pod)
     }
 
-    /// What it says next.
-    pub fn line(&mut self) -> String {
+    /// Tells it something; what it says to that.
+    pub fn ask(&mut self, what: &str) -> Result<(), Errno> {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{what}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<(), Errno> {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        assert!(line.ends_with('\n'), "a pod ended: {:?}", self.child.wait());
-        line.trim_end().to_owned()
+        match line.trim_end().strip_prefix("refused ") {
+            None if line == "ok\n" => Ok(()),
+            None => panic!("a pod said {line:?} and ended: {:?}", self.child.wait()),
+            Some(errno) => Err(Errno::from_raw(errno.parse().unwrap())),
+        }
     }
 }
 
@@ -58,11 +58,6 @@ impl Drop for Pod {
     }
 }
 
-/// Lets go of many pods at once, which is quicker than one by one.
-pub fn end_all(mut pods: Vec<Pod>) {
-    pods.iter_mut().for_each(|pod| drop(pod.child.stdin.take()));
-}
-
 /// Plays a pod, if these are a pod's arguments.
 #[must_use]
 pub fn main(args: &[String]) -> Option<ExitCode> {
@@ -71,13 +66,20 @@ pub fn main(args: &[String]) -> Option<ExitCode> {
     let number = |at: usize| args[at].parse::<u32>().unwrap();
     match kind.as_str() {
         "threads" => threads(Path::new(&args[0]), number(1)),
-        "inotify" => as_user(number(0), || many(number(1), || Inotify::init(InitFlags::empty()))),
-        "files" => as_user(number(0), || many(number(1), || open_file().map_err(errno_of))),
-        "keys" => as_user(number(0), || {
-            keep(join_session().and_then(|()| (1..number(1)).try_for_each(add_key)));
-        }),
+        "inotify" => {
+            as_user(number(0));
+            many(number(1), || Inotify::init(InitFlags::empty()));
+        }
+        "files" => {
+            as_user(number(0));
+            many(number(1), || File::open("/dev/null").map_err(|error| errno_of(&error)));
+        }
+        "keys" => {
+            as_user(number(0));
+            keep(&join_session().and_then(|()| (1..number(1)).try_for_each(add_key)));
+        }
         "netns" => many(number(0), net_namespace),
-        "user-namespace" => super::net_namespaces::node(number(0), number(1)),
+        "user-namespace" => super::net_namespaces::node(number(0), number(1).into()),
         other => panic!("{other}: no such pod"),
     }
     Some(ExitCode::SUCCESS)
@@ -85,41 +87,36 @@ pub fn main(args: &[String]) -> Option<ExitCode> {
 
 /// Takes this many and keeps them, or says that it cannot.
 fn many<T>(count: u32, make: impl Fn() -> Result<T, Errno>) {
-    keep((0..count).map(|_| make()).collect::<Result<Vec<_>, _>>());
+    keep(&(0..count).map(|_| make()).collect::<Result<Vec<_>, _>>());
 }
 
 /// Says how it went, and keeps what there is until the input ends. What was refused has already
 /// let go of the rest.
-fn keep<T>(made: Result<T, Errno>) {
-    match &made {
-        Ok(_) => say("ok"),
-        Err(errno) => say(&format!("refused {}", *errno as i32)),
-    }
-}
-
-/// Says a line and waits for the end of the input.
-pub fn say(line: &str) {
-    let mut output = io::stdout().lock();
-    writeln!(output, "{line}").unwrap();
-    output.flush().unwrap();
+fn keep<T>(made: &Result<T, Errno>) {
+    say(made.as_ref().map(drop).map_err(|errno| *errno));
     let _ = io::stdin().read(&mut [0]);
 }
 
-pub fn errno_of(error: io::Error) -> Errno {
+/// Says how something went.
+pub fn say(how: Result<(), Errno>) {
+    let mut output = io::stdout().lock();
+    match how {
+        Ok(()) => writeln!(output, "ok").unwrap(),
+        Err(errno) => writeln!(output, "refused {}", errno as i32).unwrap(),
+    }
+    output.flush().unwrap();
+}
+
+pub fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or_else(|| panic!("{error}")))
 }
 
 /// Gives up being root: several limits are per user, and root is exempt from one.
 #[allow(unsafe_code)]
-fn as_user(uid: u32, work: impl FnOnce()) {
+pub fn as_user(uid: u32) {
     // SAFETY: no pointers.
     let result = unsafe { libc::setresuid(uid, uid, uid) };
     Errno::result(result).unwrap();
-    work();
-}
-
-fn open_file() -> io::Result<File> {
-    File::open("/dev/null")
 }
 
 /// Joins a control group and has this many threads there, the first one included.
@@ -129,7 +126,7 @@ fn threads(group: &Path, count: u32) {
     let thread = |_| {
         let (waker, wait) = mpsc::channel::<()>();
         let builder = thread::Builder::new().stack_size(64 << 10);
-        let handle = builder.spawn(move || wait.recv()).map_err(errno_of)?;
+        let handle = builder.spawn(move || wait.recv()).map_err(|error| errno_of(&error))?;
         wakers.push((waker, handle));
         Ok(())
     };
@@ -141,7 +138,7 @@ fn threads(group: &Path, count: u32) {
             let _ = handle.join();
         }
     }
-    keep(made);
+    keep(&made);
 }
 
 /// A session keyring of its own, the way container runtimes join one: by name, within the quota.
@@ -175,5 +172,5 @@ fn add_key(number: u32) -> Result<(), Errno> {
 /// A network namespace, and a descriptor that keeps it when the next one is made.
 fn net_namespace() -> Result<File, Errno> {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    File::open("/proc/thread-self/ns/net").map_err(errno_of)
+    File::open("/proc/thread-self/ns/net").map_err(|error| errno_of(&error))
 }

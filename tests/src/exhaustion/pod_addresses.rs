@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::process::Command;
 
-use headroom::limits::Limit;
-use serde_json::json;
+use headroom::limits::pod_addresses::PodAddresses;
+use serde_json::{Value, json};
 
+use super::eyes::Eyes;
 use super::{Bench, Fact, Foretold, Row};
 use crate::agent_process::Finished;
 
 const PLUGINS: &str = "/usr/lib/cni";
+const CONFIGURATIONS: &str = "etc/cni/net.d";
+const LEASES: &str = "/var/lib/cni/networks";
+const NETWORK: &str = "hrtest";
 const SUBNET: &str = "10.97.1.0/26";
-const NAME: &str = "hrtest";
 /// What the plugin says at the end.
 const NONE_LEFT: &str = "no IP addresses available";
 
@@ -20,46 +23,57 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     if !plugin.exists() {
         return Err(format!("{} is not installed", plugin.display()));
     }
-    let directory = bench.host.directory();
-    let leases = directory.path().join("networks");
-    let network = json!({
-        "cniVersion": "1.0.0", "name": NAME, "type": "bridge", "bridge": "cni0",
-        "ipam": { "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": SUBNET }]] },
-    });
-    let configurations = directory.path().join("net.d");
-    std::fs::create_dir(&configurations).unwrap();
-    std::fs::write(configurations.join("10-hrtest.conf"), network.to_string()).unwrap();
+    // The node's files, in a tree of our own.
+    let root = bench.host.directory();
+    let configurations = root.path().join(CONFIGURATIONS);
+    let leases = root.path().join(LEASES.trim_start_matches('/'));
+    std::fs::create_dir_all(&configurations).unwrap();
+    std::fs::create_dir_all(&leases).unwrap();
+    let file = configurations.join("10-hrtest.conf");
+    std::fs::write(file, configuration(Path::new(LEASES)).to_string()).unwrap();
+    let configuration = configuration(&leases).to_string();
+
+    let mut eyes = Eyes::of(PodAddresses::new(root.path()));
     let mut foretold = Foretold::default();
-    let fact = loop {
-        let pods = foretold.look_next(|| limit(&configurations, &leases));
-        let mut command = Command::new(&plugin);
-        command
-            .env_clear()
-            .env("CNI_COMMAND", "ADD")
-            .env("CNI_CONTAINERID", format!("pod{pods}"))
-            .env("CNI_NETNS", "/run/netns/none")
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", PLUGINS);
-        let finished = Finished::of(&mut command, network.to_string().as_bytes());
+    let mut pods = 0;
+    let said = loop {
+        foretold.look(pods, eyes.see("pod_addresses", &format!("{NETWORK} ipv4")));
+        let finished = add(&plugin, pods, &configuration);
         if finished.code != Some(0) {
-            let said = finished.json()["msg"].as_str().unwrap_or_default().to_owned();
-            if !said.contains(NONE_LEFT) {
-                return Err(said);
-            }
-            break Fact { pods, refusal: format!("`{NONE_LEFT}`") };
+            break finished.json()["msg"].to_string();
         }
+        pods += 1;
     };
+    if !said.contains(NONE_LEFT) {
+        return Err(said);
+    }
     Ok(Row {
         limit: "addresses of the pod range",
         pod: "an address of `host-local`".to_owned(),
-        set_to: format!("a /{}", SUBNET.rsplit('/').next().unwrap_or_default()),
-        predictions: foretold.quarters(fact.pods),
-        fact,
+        set_to: format!("{SUBNET}, less network, broadcast and gateway"),
+        predictions: foretold.quarters(pods),
+        fact: Fact { pods, refusal: format!("`{NONE_LEFT}`") },
+        allowed: 0,
         note: None,
     })
 }
 
-/// How Headroom sees it.
-fn limit(_configurations: &Path, _leases: &Path) -> Option<Limit> {
-    None
+fn configuration(leases: &Path) -> Value {
+    json!({
+        "cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "bridge": "cni0",
+        "ipam": { "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": SUBNET }]] },
+    })
+}
+
+/// Asks for an address, as the plugin `bridge` does.
+fn add(plugin: &Path, pod: u64, configuration: &str) -> Finished {
+    let mut command = Command::new(plugin);
+    command
+        .env_clear()
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", format!("pod{pod}"))
+        .env("CNI_NETNS", "/run/netns/none")
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", PLUGINS);
+    Finished::of(&mut command, configuration.as_bytes())
 }

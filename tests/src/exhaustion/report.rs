@@ -129,9 +129,10 @@ mod tests {
             set_to: "128".to_owned(),
             predictions: vec![prediction(10, 32), prediction(21, 21), prediction(31, 12)],
             fact: Fact { pods: 42, refusal: "EMFILE".to_owned() },
+            allowed: 1,
             note: None,
         };
-        assert_eq!(row.difference(), Some(1));
+        assert_eq!((row.difference(), row.is_as_foretold()), (Some(1), true));
         let results = [("one", Ok(row)), ("two", Err("no module".to_owned()))];
         let table = markdown(&results, "a machine");
         let line = "| a limit | three of them | 128 | 42 (with 10, 21; 3.0 a pod, learned), 43 (with 31; \

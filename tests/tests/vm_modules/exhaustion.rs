@@ -10,6 +10,6 @@ fn connections_are_dropped_where_it_was_foretold() {
     load("nf_conntrack", &["enable_hooks=1"]);
     let row = conntrack(&host, Hooks::Always).unwrap_or_else(|why| panic!("{why}"));
     assert!(row.fact.refusal.contains("drop"), "{row:?}");
-    assert!(row.difference().is_some_and(|off| off.abs() <= 1), "{row:?}");
+    assert!(row.is_as_foretold(), "{row:?}");
     unload(&["nf_conntrack"]);
 }
