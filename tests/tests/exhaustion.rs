@@ -32,7 +32,8 @@ fn a_bridge_refuses_where_it_was_foretold_at_every_hundred_ports() {
 fn one_broadcast_loses_copies_where_it_was_foretold_and_none_with_the_profile() {
     let Some(row) = drive("backlog") else { return };
     assert_eq!(row.difference(), Some(0), "{row:?}");
-    assert!(row.note.unwrap().contains("19 copies"));
+    let note = row.note.unwrap();
+    assert!(note.contains("loses 19 copies") && note.ends_with("it loses 0"), "{note}");
 }
 
 #[test]

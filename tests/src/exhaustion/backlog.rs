@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 
-use super::eyes::roots;
+use super::eyes::{Eyes, roots};
 use super::{Bench, Fact, Foretold, Row, bridge};
 use crate::{Namespace, SavedSysctls};
 
@@ -34,8 +34,10 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     netns.ip(["link", "add", "br0", "up", "type", "bridge"]);
     let mut foretold = Foretold::default();
     let mut there = 0;
+    make_ready(&netns);
     let mut grow = |to: u64, foretold: &mut Foretold| {
-        netns.ip_batch(bridge::ports(there..to) + &up(there..to));
+        let join = |n| format!("link set v{n} master br0\n");
+        netns.ip_batch((there..to).map(join).collect::<String>());
         there = to;
         foretold.look(to, limit(&netns));
     };
@@ -50,8 +52,13 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let Some(first_loss) = fitted else {
         return Err(format!("one broadcast to {MANY} ports loses nothing here"));
     };
-    grow(MANY, &mut foretold);
+    let said = grow(MANY, &mut foretold).remaining;
+    let before = counted();
     let lost = broadcast(&netns);
+    let counted = counted().zip(before).map(|(now, before)| now - before);
+    if (said, counted) != (Some(0), Some(lost)) {
+        return Err(format!("{lost} copies are lost; Headroom said {said:?}, counts {counted:?}"));
+    }
     let value = profile()?;
     set(value);
     let lost_then = broadcast(&netns);
@@ -64,8 +71,9 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         fact: Fact { pods: fitted, refusal: "softnet `dropped` rose".to_owned() },
         allowed: 0,
         note: Some(format!(
-            "at {MANY} ports {lost} copies of one broadcast are lost; with the `dense-node` profile's \
-             {value} {lost_then}"
+            "at {MANY} ports, of which Headroom says that they are too many, one broadcast loses {lost} \
+             copies, and Headroom counts as many; at {value}, the value of the profile `dense-node`, \
+             it loses {lost_then}"
         )),
     })
 }
@@ -74,8 +82,18 @@ fn set(value: u64) {
     fs::write(format!("/proc/sys/{FILE}"), value.to_string()).unwrap();
 }
 
-fn up(range: std::ops::Range<u64>) -> String {
-    range.map(|n| format!("link set p{n} up\nlink set v{n} up\n")).collect()
+/// Makes veth pairs that only have to join the bridge: what is up already forwards from then on, of
+/// what comes up later the bridge hears some time after.
+fn make_ready(netns: &Namespace) {
+    let pair =
+        |n| format!("link add v{n} type veth peer name p{n}\nlink set p{n} up\nlink set v{n} up\n");
+    netns.ip_batch((0..MANY).map(pair).collect::<String>());
+    let up = || netns.ip(["-o", "link", "show", "type", "veth"]).matches("state UP").count();
+    let deadline = Instant::now() + PATIENCE;
+    while up() < 2 * usize::try_from(MANY).unwrap() {
+        assert!(Instant::now() < deadline, "not all veth pairs are up");
+        sleep(Duration::from_millis(10));
+    }
 }
 
 /// What the profile has for it.
@@ -94,6 +112,11 @@ fn limit(netns: &Namespace) -> Option<Limit> {
     let mut node = NodeState { bridges: Some(vec![bridge::look(netns)]), ..NodeState::default() };
     read_all(&mut cheap(&roots()), &mut node);
     cpu_backlog::limits(&node).pop()
+}
+
+/// The lost frames that Headroom counts.
+fn counted() -> Option<u64> {
+    Eyes::new().see(cpu_backlog::QUEUE.name, "every CPU")?.hits
 }
 
 /// Sends one broadcast from the bridge itself; how many copies of it were lost.

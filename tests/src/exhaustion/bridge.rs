@@ -23,7 +23,7 @@ pub fn look(netns: &Namespace) -> Bridge {
 }
 
 /// `ip -batch` lines that give the bridge `br0` these ports.
-pub fn ports(range: std::ops::Range<u64>) -> String {
+fn ports(range: std::ops::Range<u64>) -> String {
     let port = |n| format!("link add v{n} master br0 type veth peer name p{n}\n");
     range.map(port).collect()
 }
