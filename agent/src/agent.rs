@@ -6,6 +6,7 @@ mod config_watch;
 mod limits;
 mod listen;
 mod neighbors;
+mod netfilter;
 pub mod once;
 mod pods;
 mod supervise;
@@ -246,6 +247,7 @@ fn spawn_all(
         supervisor.spawn("neighbor-netlink", context, neighbors::ask_netlink);
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
         supervisor.spawn("bridges", context, bridges::watch);
+        supervisor.spawn("netfilter", context, netfilter::count);
         supervisor.spawn("limits", context, limits::read_slowly);
         supervisor.spawn("capacity", context, limits::remember);
     }

@@ -13,6 +13,8 @@ use crate::config;
 use crate::kernel::system::SelfUsage;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::limits::netfilter::Netfilter;
+use crate::limits::pod_conntrack::PodConntrack;
 use crate::limits::{self, Limit};
 use crate::pods::state::Pods;
 use crate::sysctl::engine::Counters;
@@ -44,12 +46,16 @@ pub struct NodeState {
     pub ledger_notice: Option<String>,
     /// The neighbor tables, IPv4 first.
     pub neighbor: [Neighbor; 2],
+    /// Connections tracked in pods' namespaces; `None` while they are not known.
+    pub pod_conntrack: Option<PodConntrack>,
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
     /// What limits used over the last hour.
     pub history: History,
+    /// Netfilter's rules; `None` while they are not known.
+    pub netfilter: Option<Netfilter>,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
     /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
@@ -197,7 +203,11 @@ impl NodeState {
         match task {
             "bridges" => self.bridges = None,
             "neighbor-netlink" => self.neighbor.iter_mut().for_each(|table| table.table = None),
-            "neighbor-scan" => self.neighbor.iter_mut().for_each(|table| table.scan = None),
+            "neighbor-scan" => {
+                self.neighbor.iter_mut().for_each(|table| table.scan = None);
+                self.pod_conntrack = None;
+            }
+            "netfilter" => self.netfilter = None,
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
             "limits" => {

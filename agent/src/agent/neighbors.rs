@@ -1,19 +1,22 @@
 //! The neighbor tables' tasks: the heart with its peak sampler, netlink, and the slow scan.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::Context;
 use super::supervise::{Failure, blocking, current, recovered};
-use crate::kernel::neighbor::{self, EntryCounts, Family, StatFile, Table};
+use super::{Context, Roots};
+use crate::config::Config;
+use crate::kernel::neighbor::{self, Family, StatFile, Table};
 use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns;
-use crate::kernel::system;
-use crate::limits::neighbor::{Sampler, Scan};
+use crate::kernel::tour::Tour;
+use crate::limits::neighbor::Sampler;
+use crate::limits::neighbor::round::{Round, round};
+use crate::limits::pod_conntrack::PodConntrack;
 use crate::node::NodeState;
 use crate::sysctl::place::Net;
 
@@ -158,31 +161,17 @@ fn cross_check(
     ))
 }
 
-/// Scans the entries of the host's namespace, slowly: a dump walks the kernel's whole table.
+/// Scans the entries of every known namespace, slowly: each dump walks the kernel's whole table.
 pub async fn scan(mut context: Context) -> Result<(), Failure> {
     let kernel = context.place.kernel;
-    let proc_root = context.roots.proc.clone();
     loop {
-        let proc_root = proc_root.clone();
         let started = Instant::now();
-        let (cost, result) = blocking(Duration::ZERO, move |cost: &mut Duration| {
-            let before = system::thread_cpu_time();
-            let result = Family::ALL.map(|family| scan_one(&proc_root, family, kernel));
-            *cost = system::thread_cpu_time().saturating_sub(before);
-            result
-        })
-        .await?;
-        let error = result.iter().find_map(|scan| scan.as_ref().err().cloned());
-        let changed = context.node.update(|state| {
-            for (neighbor, scan) in state.neighbor.iter_mut().zip(result) {
-                // A family that this kernel was started without has no table to scan.
-                neighbor.scan = scan.ok().filter(|_| neighbor.entries().is_some());
-            }
-            state.collected("neighbor-scan", error.clone(), started.elapsed())
-        });
-        if let (true, Some(reason)) = (changed, error) {
-            warn!(reason, "neighbor entries cannot be scanned");
-        }
+        let config = current(&context);
+        let tour = tour(&context.roots, &config);
+        let ((), round) = blocking((), move |()| round(&tour, &config.watch, kernel)).await?;
+        let round = round?;
+        let cost = round.cost;
+        publish(&context, round, started);
         recovered(&context.node, "neighbor-scan");
         let scanned = TokioInstant::now();
         loop {
@@ -197,15 +186,27 @@ pub async fn scan(mut context: Context) -> Result<(), Failure> {
     }
 }
 
-/// Scans the entries of the calling thread's namespace.
-pub fn scan_one(proc_root: &Path, family: Family, kernel: (u32, u32)) -> Result<Scan, String> {
-    let loopback_exempt = kernel >= (6, 10);
-    let before =
-        StatFile::open(proc_root, family).ok().and_then(|mut file| file.read().ok()?.entries);
-    let counts: EntryCounts = DumpSocket::open()
-        .and_then(|mut socket| neighbor::scan(&mut socket, family, loopback_exempt))
-        .map_err(|error| error.to_string())?;
-    // Entries that this namespace does not show belong to others.
-    let complete = before.is_some_and(|entries| counts.entries >= entries);
-    Ok(Scan { counts, scanned: 1, skipped: 0, complete, at: SystemTime::now() })
+/// Through pods' namespaces under a configuration.
+pub fn tour(roots: &Roots, config: &Config) -> Tour {
+    Tour { proc_root: roots.proc.clone(), directories: config.pod_namespaces.directories.clone() }
+}
+
+fn publish(context: &Context, round: Round, started: Instant) {
+    let error = round.tables.iter().find_map(|scan| scan.as_ref().err().cloned());
+    let changed = context.node.update(|state| {
+        for (neighbor, scan) in state.neighbor.iter_mut().zip(round.tables) {
+            // A family that this kernel was started without has no table to scan.
+            neighbor.scan = scan.ok().filter(|_| neighbor.entries().is_some());
+        }
+        state.pod_count = round.pods;
+        state.pod_conntrack = PodConntrack::after(state.pod_conntrack, round.conntrack);
+        state.collected("neighbor-scan", error.clone(), started.elapsed())
+    });
+    if let (true, Some(reason)) = (changed, error) {
+        warn!(reason, "neighbor entries cannot be scanned");
+    }
+    // Not a failure of the collector: without the capability the host's entries are still known.
+    if let Some(Some(notice)) = context.node.notice("neighbor-scan", round.trouble) {
+        warn!("{notice}");
+    }
 }

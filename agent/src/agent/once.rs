@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bridges;
-use super::neighbors::scan_one;
+use super::neighbors::tour;
 use super::{Roots, config_state};
 use crate::config::load::Loaded;
 use crate::config::{Config, HostNetns, Mode};
@@ -15,6 +15,8 @@ use crate::kernel::netns::{self, Kind, Netns};
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
 use crate::limits::neighbor::Sampler;
+use crate::limits::neighbor::round::round;
+use crate::limits::netfilter;
 use crate::node::NodeState;
 use crate::pods::apply::Plan;
 use crate::sysctl::disk::Disk;
@@ -157,9 +159,14 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         Ok(())
     });
     if !matches!(place.net, Net::Wrong(_)) {
-        collect(&mut state, "neighbor", |state| look_at_neighbors(state, roots, &place));
         collect(&mut state, "limits", |state| super::limits::look(roots, &loaded.config, state));
+        collect(&mut state, "neighbor", |state| look_at_neighbors(state, loaded, roots, &place));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
+        collect(&mut state, "netfilter", |state| {
+            let (found, failed) = netfilter::reader::Reader::new(&roots.proc).read();
+            state.netfilter = Some(found);
+            failed.map_or(Ok(()), Err)
+        });
     }
     state.net = Some(place.net);
     if !loaded.config.pods.is_empty() {
@@ -179,7 +186,12 @@ fn collect(
     state.collected(name, error, started.elapsed());
 }
 
-fn look_at_neighbors(state: &mut NodeState, roots: &Roots, place: &Place) -> Result<(), String> {
+fn look_at_neighbors(
+    state: &mut NodeState,
+    loaded: &Loaded,
+    roots: &Roots,
+    place: &Place,
+) -> Result<(), String> {
     if place.net == Net::Initial {
         Sampler::new(&roots.proc)
             .sample(&mut state.neighbor, true)
@@ -188,7 +200,16 @@ fn look_at_neighbors(state: &mut NodeState, roots: &Roots, place: &Place) -> Res
     for (slot, family) in state.neighbor.iter_mut().zip(Family::ALL) {
         let mut socket = DumpSocket::open().map_err(|error| error.to_string())?;
         slot.table = neighbor::table(&mut socket, family).map_err(|error| error.to_string())?;
-        slot.scan = Some(scan_one(&roots.proc, family, place.kernel)?);
+    }
+    let config = &loaded.config;
+    let round = round(&tour(roots, config), &config.watch, place.kernel)?;
+    state.pod_count = round.pods;
+    state.pod_conntrack = round.conntrack;
+    if let Some(trouble) = round.trouble {
+        state.notices.insert("neighbor-scan", trouble);
+    }
+    for (slot, scan) in state.neighbor.iter_mut().zip(round.tables) {
+        slot.scan = Some(scan?).filter(|_| slot.entries().is_some());
     }
     Ok(())
 }

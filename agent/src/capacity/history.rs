@@ -166,8 +166,11 @@ fn cost(points: &[Point]) -> Option<f64> {
     {
         return None;
     }
-    let apart = (spread / 3).max(1);
-    let slopes = pairs(points).filter(|(one, other)| one.pods.abs_diff(other.pods) >= apart).map(
+    // With few pods each has few to talk to: what one added then is not what one adds now.
+    let points: Vec<Point> =
+        points.iter().copied().filter(|point| point.pods.saturating_mul(2) >= most).collect();
+    let apart = (spread.min(most / 2) / 3).max(1);
+    let slopes = pairs(&points).filter(|(one, other)| one.pods.abs_diff(other.pods) >= apart).map(
         |(one, other)| {
             (other.used as f64 - one.used as f64) / (f64::from(other.pods) - f64::from(one.pods))
         },

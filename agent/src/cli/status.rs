@@ -1,6 +1,7 @@
 //! `headroom status`: this node.
 
 mod limits;
+mod netfilter;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use headroom::agent::once;
 use headroom::kernel::who::Who;
 use headroom::serve::client::{self, ClientError};
-use headroom::serve::status::Status;
+use headroom::serve::status::{NeighborTable, Status};
 use headroom::sysctl::glob::Subject;
 use headroom::sysctl::marks::LastWrite;
 use headroom::sysctl::state::{KeyStatus, State};
@@ -90,6 +91,7 @@ fn print(out: &Output, status: &Status, all: &All) {
     pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
+    netfilter::print(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
         let why = collector.error.as_deref().unwrap_or("failed");
         out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));
@@ -309,9 +311,32 @@ fn neighbors(out: &Output, status: &Status) {
         "OF",
     ];
     out.table(&header, &rows);
-    if status.neighbor_tables.iter().any(|table| table.pinned.is_some()) {
-        out.line("* of the host's own namespace");
+    if let Some(scanned) = scanned(&status.neighbor_tables) {
+        out.line(format_args!("* {scanned}"));
     }
+}
+
+/// What was scanned, and whether that is all.
+fn scanned(tables: &[NeighborTable]) -> Option<String> {
+    let scan = tables.iter().find_map(|table| table.scan.as_ref())?;
+    let skipped = match scan.skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} could not be"),
+    };
+    let partly: Vec<&str> = tables
+        .iter()
+        .filter(|table| table.scan.as_ref().is_some_and(|scan| !scan.complete))
+        .map(|table| table.family.as_str())
+        .collect();
+    let all = match partly.as_slice() {
+        [] => "every entry was seen".to_owned(),
+        partly => {
+            format!("of {} not every entry was seen, more may be pinned", partly.join(" and "))
+        }
+    };
+    let (scanned, age) = (scan.scanned, scan.age_seconds);
+    let namespaces = if scanned == 1 { "namespace" } else { "namespaces" };
+    Some(format!("{scanned} network {namespaces} scanned {age} s ago{skipped}: {all}"))
 }
 
 fn bridges(out: &Output, status: &Status) {

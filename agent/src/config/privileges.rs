@@ -217,12 +217,8 @@ impl Table {
         let admin = Grant::Capability { name: "SYS_ADMIN" };
         self.need(admin, "pods' network namespaces are entered with setns(2)");
         for directory in &config.pod_namespaces.directories {
-            let of = PathType::DirectoryOrCreate;
-            let mut grant = mount(Some(directory), directory, of, true);
-            if let Grant::Mount(mount) = &mut grant {
-                mount.propagation = Propagation::HostToContainer;
-            }
-            self.need(grant, "pods' network namespaces are mounted there, also later");
+            let why = "pods' network namespaces are mounted there, also later";
+            self.need(namespaces(directory), why);
         }
         let cache = &config.pod_namespaces.cni_cache;
         let cache = mount(Some(cache), cache, PathType::DirectoryOrCreate, true);
@@ -247,12 +243,20 @@ impl Table {
         let admin = Grant::Capability { name: "SYS_ADMIN" };
         self.may(admin.clone(), "names who wrote a key, by fanotify");
         let why = "asks for the neighbor tables' settings in an empty namespace, for less data";
+        self.may(admin.clone(), why);
+        let why = "scans the neighbor entries of pods' network namespaces: what fills the tables, and \
+                   what a pod costs";
         self.may(admin, why);
+        for directory in &config.pod_namespaces.directories {
+            self.may(namespaces(directory), why);
+        }
         let pid = Grant::HostNamespace { name: "hostPID" };
         self.may(pid, "sees the processes that wrote a key, or hold the agent's port");
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         self.limits(config);
+        let why = "nftables, iptables and ipvs counts";
+        self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }
@@ -302,6 +306,15 @@ fn mount(host: Option<&Path>, inside: &Path, of: PathType, read_only: bool) -> G
         read_only,
         propagation: Propagation::None,
     })
+}
+
+/// Where pods' network namespaces are mounted.
+fn namespaces(directory: &Path) -> Grant {
+    let mut grant = mount(Some(directory), directory, PathType::DirectoryOrCreate, true);
+    if let Grant::Mount(mount) = &mut grant {
+        mount.propagation = Propagation::HostToContainer;
+    }
+    grant
 }
 
 /// The part of the host's `/proc/sys` through which a key is written: `net` whole, which is safe;

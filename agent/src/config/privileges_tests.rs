@@ -160,7 +160,7 @@ fn the_files_of_the_host_are_where_the_agent_looks() {
     let needs =
         of("sysctls: { vm.swappiness: 1 }\nlimits: { maxPods: 9, podRange: 10.0.0.0/24 }\n");
     let files = needs.optional.iter().filter_map(|need| match &need.grant {
-        Grant::Mount(mount) => mount.host_path.clone(),
+        Grant::Mount(mount) if mount.mount_path.starts_with(HOST) => mount.host_path.clone(),
         _ => None,
     });
     let known = |path: String| sysctl_d::DIRECTORIES.contains(&path.as_str());
@@ -186,4 +186,13 @@ fn limits_are_told_by_files_of_the_node() {
     assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, flannel, leases]);
     assert_eq!(limits("limits: { podRange: 10.0.0.0/24 }\n"), [kubelet]);
     assert_eq!(limits("limits: { maxPods: 250, podRange: 10.0.0.0/24 }\n"), [""; 0]);
+}
+
+#[test]
+fn the_scan_of_pods_neighbors_takes_what_nobody_has_to_give() {
+    let needs = of("mode: observe\n");
+    let optional = short(&needs.optional);
+    assert!(optional.contains(&"SYS_ADMIN".to_owned()), "{optional:?}");
+    let mount = "/var/run/netns:/var/run/netns ro later".to_owned();
+    assert!(optional.contains(&mount), "{optional:?}");
 }

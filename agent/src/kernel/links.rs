@@ -53,6 +53,18 @@ pub fn bridges(socket: &mut DumpSocket) -> Result<Vec<BridgeLink>, NetlinkError>
     Ok(dumped.value)
 }
 
+/// Every link of the socket's namespace: a message each, so not for every scrape.
+pub fn all(socket: &mut DumpSocket) -> Result<Vec<Link>, NetlinkError> {
+    let mut request = LinkMessage::default();
+    request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    let request = RouteNetlinkMessage::GetLink(request);
+    let dumped = socket.dump("RTM_GETLINK", &request, |found: &mut Vec<_>, message| {
+        found.extend(parse_link(message));
+        ControlFlow::Continue(())
+    })?;
+    Ok(dumped.value)
+}
+
 /// Every port of every bridge, as (port, bridge) interface indexes, and whether the dump had to
 /// be taken again. AF_BRIDGE dumps do not say when they were inconsistent, so the count is to be
 /// checked against [`port_count`].
@@ -83,6 +95,9 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is a bridge.
     pub is_bridge: bool,
+    /// Whether it is an end of a pair as container networks make one for each pod: veth, or netkit
+    /// (Linux 6.7).
+    pub is_pair: bool,
 }
 
 /// Parses an `RTM_NEWLINK`, by bytes: names need not be UTF-8.
@@ -96,6 +111,7 @@ pub fn parse_link(message: &Message<'_>) -> Option<Link> {
         name: Name::default(),
         master: None,
         is_bridge: false,
+        is_pair: false,
     };
     for attribute in NlasIterator::new(message.payload.get(IFINFOMSG_LENGTH..)?) {
         let Ok(attribute) = attribute else { break };
@@ -103,17 +119,20 @@ pub fn parse_link(message: &Message<'_>) -> Option<Link> {
         match attribute.kind() {
             IFLA_IFNAME => link.name = Name::from_bytes(value.strip_suffix(&[0]).unwrap_or(value)),
             IFLA_MASTER => link.master = u32_at(value, 0),
-            IFLA_LINKINFO => link.is_bridge = kind_is_bridge(value),
+            IFLA_LINKINFO => {
+                link.is_bridge = kind_is(value, b"bridge\0");
+                link.is_pair = kind_is(value, b"veth\0") || kind_is(value, b"netkit\0");
+            }
             _ => {}
         }
     }
     Some(link)
 }
 
-fn kind_is_bridge(info: &[u8]) -> bool {
+fn kind_is(info: &[u8], kind: &[u8]) -> bool {
     NlasIterator::new(info)
         .map_while(Result::ok)
-        .any(|nested| nested.kind() == IFLA_INFO_KIND && nested.value().starts_with(b"bridge\0"))
+        .any(|nested| nested.kind() == IFLA_INFO_KIND && nested.value().starts_with(kind))
 }
 
 /// How many ports a bridge has, from `brif`: exact, and without RTNL. `None` where the sysfs at

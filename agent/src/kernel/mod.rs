@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod cgroup;
+pub mod conntrack_stat;
 pub mod counters;
 pub mod errno;
 pub mod fanotify;
@@ -21,6 +22,7 @@ pub mod name;
 pub mod neighbor;
 pub mod net_namespaces;
 pub mod net_processes;
+pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod node_file;
@@ -33,6 +35,7 @@ pub mod sysctl_d;
 pub mod sysctl_file;
 pub mod system;
 pub mod touch;
+pub mod tour;
 pub mod trail;
 pub mod uevents;
 pub mod user_ns;

@@ -303,16 +303,44 @@ pub fn scan(
     family: Family,
     loopback_exempt: bool,
 ) -> Result<EntryCounts, NetlinkError> {
-    let mut request = NeighbourMessage::default();
-    request.header.family = family.address_family();
-    let request = RouteNetlinkMessage::GetNeighbour(request);
-    let dumped = socket.dump("RTM_GETNEIGH", &request, |counts: &mut EntryCounts, message| {
+    fold(socket, family, |counts: &mut EntryCounts, message| {
         if let Some(entry) = classify(message, loopback_exempt) {
             *counts += entry;
         }
+    })
+}
+
+/// The same by interface index.
+pub fn scan_by_link(
+    socket: &mut DumpSocket,
+    family: Family,
+    loopback_exempt: bool,
+) -> Result<BTreeMap<u32, EntryCounts>, NetlinkError> {
+    fold(socket, family, |links: &mut BTreeMap<u32, EntryCounts>, message| {
+        if let Some((link, entry)) = link_of(message).zip(classify(message, loopback_exempt)) {
+            *links.entry(link).or_default() += entry;
+        }
+    })
+}
+
+fn fold<T: Default>(
+    socket: &mut DumpSocket,
+    family: Family,
+    mut each: impl FnMut(&mut T, &Message<'_>),
+) -> Result<T, NetlinkError> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = family.address_family();
+    let request = RouteNetlinkMessage::GetNeighbour(request);
+    let dumped = socket.dump("RTM_GETNEIGH", &request, |value, message| {
+        each(value, message);
         ControlFlow::Continue(())
     })?;
     Ok(dumped.value)
+}
+
+/// `ndm_ifindex`.
+fn link_of(message: &Message<'_>) -> Option<u32> {
+    u32_at(message.payload, 4)
 }
 
 /// What one `RTM_NEWNEIGH` adds to the counts; `None` if it is no neighbor entry.
@@ -326,7 +354,7 @@ pub fn classify(message: &Message<'_>, loopback_exempt: bool) -> Option<EntryCou
         return None;
     }
     let ndmsg = message.payload;
-    let ifindex = u32_at(ndmsg, 4)?;
+    let ifindex = link_of(message)?;
     let state = u16_at(ndmsg, 8)?;
     let (&flags, &kind) = (ndmsg.get(10)?, ndmsg.get(11)?);
     let (mut references, mut updated, mut extended) = (0, 0, 0);

@@ -16,8 +16,10 @@ pub mod max_pods;
 pub mod mounts;
 pub mod neighbor;
 pub mod net_namespaces;
+pub mod netfilter;
 pub mod pids;
 pub mod pod_addresses;
+pub mod pod_conntrack;
 pub mod pressure;
 pub mod ptys;
 mod reference;
@@ -348,6 +350,7 @@ pub fn all(node: &NodeState) -> Vec<Limit> {
     limits.extend(found.flat_map(|(_, found)| found).cloned());
     limits.extend(max_pods::limits(node));
     limits.extend(pod_addresses::limits(node));
+    limits.extend(pod_conntrack::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

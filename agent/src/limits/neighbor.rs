@@ -1,7 +1,9 @@
 //! The neighbor tables' limit: `gc_thresh3`, shared by all pods of the node.
 
+pub mod round;
+
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use nix::errno::Errno;
 use schemars::JsonSchema;
@@ -31,6 +33,11 @@ pub struct Neighbor {
 pub struct Scan {
     /// Entries of the scanned namespaces.
     pub counts: EntryCounts,
+    /// The pinned ones that are there because of pods: in their namespaces, and in the host's on
+    /// bridges and on its ends of pods' links. `None`: not every pod's namespace could be scanned.
+    pub of_pods: Option<u64>,
+    /// How many of the scanned namespaces are pods'.
+    pub pods: u64,
     /// How many namespaces were scanned.
     pub scanned: u64,
     /// How many known ones were not.
@@ -39,7 +46,12 @@ pub struct Scan {
     pub complete: bool,
     /// When.
     pub at: SystemTime,
+    /// The same, for ages.
+    pub read_at: Instant,
 }
+
+/// Entries that come between two scans are few up to this part of `gc_thresh3`.
+const A_FEW: u64 = 64;
 
 /// What a fullness ratio is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -111,13 +123,15 @@ impl Neighbor {
     #[must_use]
     pub fn fullness(&self) -> Option<Fullness> {
         let [_, _, max] = self.gc_thresholds()?;
-        let (used, basis) = match self.scan {
-            // What came since the scan was not classified: then it is not the whole truth any more.
-            Some(scan) if scan.complete && self.entries() <= Some(scan.counts.entries) => {
-                (scan.counts.pinned, Basis::Pinned)
+        let (used, basis) = match self.scan.filter(|scan| scan.complete).zip(self.entries()) {
+            // What came since was not classified: a few count as pinned, with many the scan is
+            // not the truth any more.
+            Some((scan, entries)) if entries.saturating_sub(scan.counts.entries) <= max / A_FEW => {
+                let since = entries.saturating_sub(scan.counts.entries);
+                (scan.counts.pinned + since, Basis::Pinned)
             }
-            scan => {
-                let exempt = scan.map_or(0, |scan| scan.counts.exempt);
+            _ => {
+                let exempt = self.scan.map_or(0, |scan| scan.counts.exempt);
                 (self.entries()?.saturating_sub(exempt), Basis::Entries)
             }
         };
@@ -167,6 +181,8 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     };
     Limit {
         used,
+        of_pods: table.scan.and_then(|scan| scan.of_pods),
+        read_at: table.scan.filter(|_| exact).map(|scan| scan.read_at),
         unit: if exact { ABOUT.unit } else { "entries" },
         max: table.gc_thresholds().map(|[_, _, max]| max),
         hits: table.table_fulls(),
@@ -305,10 +321,13 @@ mod tests {
             thresholds: Some([128, 512, max]),
             scan: scan.map(|(exempt, pinned, complete)| Scan {
                 counts: EntryCounts { entries, exempt, pinned },
+                of_pods: None,
+                pods: 0,
                 scanned: 1,
                 skipped: 0,
                 complete,
                 at: SystemTime::UNIX_EPOCH,
+                read_at: Instant::now(),
             }),
             ..Neighbor::default()
         }
@@ -326,6 +345,12 @@ mod tests {
             (table(512, 1024, None), 512, 0.5, Basis::Entries),
             (table(20_001, 1024, Some((20_000, 0, false))), 1, 1.0 / 1024.0, Basis::Entries),
             (table(600, 1024, Some((0, 256, true))), 256, 0.25, Basis::Pinned),
+            (
+                grown(table(600, 1024, Some((0, 256, true))), 616),
+                272,
+                272.0 / 1024.0,
+                Basis::Pinned,
+            ),
             (grown(table(600, 1024, Some((0, 256, true))), 1024), 1024, 1.0, Basis::Entries),
         ] {
             assert_eq!(neighbor.fullness(), Some(Fullness { ratio, used, basis }));

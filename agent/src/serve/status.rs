@@ -1,6 +1,7 @@
 //! The whole picture as one document, for `headroom status`.
 
 mod limits;
+mod netfilter;
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::limits::{Capacity, Limit};
+pub use self::netfilter::{Netfilter, RuleCount};
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
 use crate::limits::bridge::Bridge as BridgeLimit;
@@ -59,6 +61,9 @@ pub struct Status {
     pub bridges: Option<Vec<Bridge>>,
     /// How many more pods fit.
     pub capacity: Capacity,
+    /// Netfilter's rules; absent while they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netfilter: Option<Netfilter>,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -137,6 +142,9 @@ pub struct NeighborTable {
     pub exempt: Option<u64>,
     /// Entries that cannot be collected, where scanned.
     pub pinned: Option<u64>,
+    /// What was scanned for that; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<NeighborScan>,
     /// gc_thresh1, 2 and 3.
     pub gc_thresholds: Option<[u64; 3]>,
     /// Fullness against gc_thresh3.
@@ -147,6 +155,22 @@ pub struct NeighborTable {
     pub table_fulls: Option<u64>,
     /// Forced garbage collections since boot.
     pub forced_gc_runs: Option<u64>,
+}
+
+/// The last scan of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NeighborScan {
+    /// Network namespaces that were scanned: the host's, and pods'.
+    pub scanned: u64,
+    /// Known ones that were not: they cannot be entered, or nothing is mounted on their file.
+    pub skipped: u64,
+    /// Whether every entry of the table was seen, and so every pinned one.
+    pub complete: bool,
+    /// Pinned entries that are there because of pods; absent where not every pod was scanned.
+    pub of_pods: Option<u64>,
+    /// How many seconds ago.
+    pub age_seconds: u64,
 }
 
 /// One bridge.
@@ -204,6 +228,7 @@ impl Status {
             bridges: bridges(state),
             capacity: Capacity::of(&state.node, &capacity),
             limits: capacity.fits.into_iter().map(Limit::of).collect(),
+            netfilter: state.netfilter.as_ref().map(|found| netfilter::of(found, &state.kernel)),
             collectors: collectors(state),
             notices: notices(state),
         }
@@ -257,6 +282,13 @@ fn neighbor_tables(state: &NodeState) -> Vec<NeighborTable> {
                 peak: neighbor.peak,
                 exempt: neighbor.scan.map(|scan| scan.counts.exempt),
                 pinned: neighbor.scan.map(|scan| scan.counts.pinned),
+                scan: neighbor.scan.map(|scan| NeighborScan {
+                    scanned: scan.scanned,
+                    skipped: scan.skipped,
+                    complete: scan.complete,
+                    of_pods: scan.of_pods,
+                    age_seconds: scan.read_at.elapsed().as_secs(),
+                }),
                 gc_thresholds: neighbor.gc_thresholds(),
                 fullness_ratio: fullness.map(|fullness| fullness.ratio),
                 basis: fullness.map(|fullness: Fullness| Basis::label(fullness.basis).to_owned()),

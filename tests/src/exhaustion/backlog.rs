@@ -39,7 +39,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         let join = |n| format!("link set v{n} master br0\n");
         netns.ip_batch((there..to).map(join).collect::<String>());
         there = to;
-        foretold.look(to, limit(&netns));
+        foretold.look(to, limit(&netns))
     };
     for ports in [FEW / 4, FEW / 2, FEW * 3 / 4] {
         grow(ports, &mut foretold);

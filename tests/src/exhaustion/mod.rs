@@ -15,6 +15,7 @@ mod fill;
 mod foretold;
 mod inotify;
 mod keys;
+mod neighbors;
 mod net_namespaces;
 mod pids;
 mod pod;
@@ -43,7 +44,9 @@ pub struct Bench<'a> {
 pub type Driver = fn(&Bench<'_>) -> Result<Row, String>;
 
 /// What there is, in the order of the table.
-pub const ALL: [(&str, Driver); 9] = [
+pub const ALL: [(&str, Driver); 11] = [
+    ("neighbors", neighbors::drive),
+    ("peers", neighbors::drive_peers),
     ("bridge", bridge::drive),
     ("backlog", backlog::drive),
     ("addresses", pod_addresses::drive),

@@ -1,16 +1,14 @@
 //! Addresses of the node's range: the plugin `host-local` until it has none left.
 
 use std::path::Path;
-use std::process::Command;
 
 use headroom::limits::pod_addresses::PodAddresses;
 use serde_json::{Value, json};
 
 use super::eyes::Eyes;
 use super::{Bench, Fact, Foretold, Row};
-use crate::agent_process::Finished;
+use crate::host_local;
 
-const PLUGINS: &str = "/usr/lib/cni";
 const CONFIGURATIONS: &str = "etc/cni/net.d";
 const LEASES: &str = "/var/lib/cni/networks";
 const NETWORK: &str = "hrtest";
@@ -19,10 +17,6 @@ const SUBNET: &str = "10.97.1.0/26";
 const NONE_LEFT: &str = "no IP addresses available";
 
 pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
-    let plugin = Path::new(PLUGINS).join("host-local");
-    if !plugin.exists() {
-        return Err(format!("{} is not installed", plugin.display()));
-    }
     // The node's files, in a tree of our own.
     let root = bench.host.directory();
     let configurations = root.path().join(CONFIGURATIONS);
@@ -31,14 +25,14 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     std::fs::create_dir_all(&leases).unwrap();
     let file = configurations.join("10-hrtest.conf");
     std::fs::write(file, configuration(Path::new(LEASES)).to_string()).unwrap();
-    let configuration = configuration(&leases).to_string();
+    let configuration = configuration(&leases);
 
     let mut eyes = Eyes::of(PodAddresses::new(root.path()));
     let mut foretold = Foretold::default();
     let mut pods = 0;
     let said = loop {
         foretold.look(pods, eyes.see("pod_addresses", &format!("{NETWORK} ipv4")));
-        let finished = add(&plugin, pods, &configuration);
+        let finished = host_local("ADD", &configuration, &format!("pod{pods}"));
         if finished.code != Some(0) {
             break finished.json()["msg"].to_string();
         }
@@ -63,17 +57,4 @@ fn configuration(leases: &Path) -> Value {
         "cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "bridge": "cni0",
         "ipam": { "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": SUBNET }]] },
     })
-}
-
-/// Asks for an address, as the plugin `bridge` does.
-fn add(plugin: &Path, pod: u64, configuration: &str) -> Finished {
-    let mut command = Command::new(plugin);
-    command
-        .env_clear()
-        .env("CNI_COMMAND", "ADD")
-        .env("CNI_CONTAINERID", format!("pod{pod}"))
-        .env("CNI_NETNS", "/run/netns/none")
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", PLUGINS);
-    Finished::of(&mut command, configuration.as_bytes())
 }

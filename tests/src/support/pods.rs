@@ -109,6 +109,14 @@ impl Pods {
         fs::remove_file(path).unwrap();
     }
 
+    /// Removes all of them.
+    pub fn remove_all(&mut self) {
+        for (path, mount) in std::mem::take(&mut self.mounts) {
+            drop(mount);
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Runs `work` on a thread in a namespace.
     pub fn run<T: Send>(&self, name: impl AsRef<OsStr>, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(self.path(name)).unwrap();

@@ -11,6 +11,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 use prometheus::{Registry, TextEncoder};
 
+use crate::capacity::Fit;
 use crate::kernel::neighbor::Family;
 use crate::node::{Node, NodeState};
 use crate::sysctl::state::KeyStatus;
@@ -67,12 +68,13 @@ const PANICKED: &str = "showing it panicked";
 type Section = fn(&NodeState, &mut Families);
 
 /// The parts, each by the name of the collector whose numbers it shows.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("neighbor", neighbor),
     ("bridges", bridges),
     ("sysctl", sysctl),
     ("pods", pods::pods),
     ("limits", limit),
+    ("netfilter", netfilter),
     ("agent", agent),
     ("process", process),
 ];
@@ -251,23 +253,35 @@ fn limit(state: &NodeState, out: &mut Families) {
         let labels = [fit.limit.about.name, fit.limit.object.as_str()];
         out.add(&table::NODE_BINDING_LIMIT, &labels, 1.0);
     }
-    ages(state, out);
+    ages(state, &capacity.fits, out);
     if let Some(stalled) = state.cpu_stalled {
         out.add(&table::PRESSURE_STALLED, &["cpu"], stalled.as_secs_f64());
     }
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.
-fn ages(state: &NodeState, out: &mut Families) {
+fn ages(state: &NodeState, fits: &[Fit], out: &mut Families) {
     let mut ages = BTreeMap::new();
-    for limit in state.limits.values().flatten() {
+    for limit in fits.iter().map(|fit| &fit.limit) {
         if let Some(at) = limit.read_at {
             let oldest = ages.entry(limit.about.name).or_insert(at);
             *oldest = at.min(*oldest);
         }
     }
+    if let Some(netfilter) = &state.netfilter {
+        ages.insert(crate::limits::netfilter::NAME, netfilter.read_at);
+    }
     for (name, at) in ages {
         out.add(&table::LIMIT_AGE, &[name], at.elapsed().as_secs_f64());
+    }
+}
+
+fn netfilter(state: &NodeState, out: &mut Families) {
+    let counts = state.netfilter.iter().flat_map(|netfilter| &netfilter.counts);
+    for ((backend, family, owner), count) in counts {
+        let labels = [backend.label(), family.label(), owner.label()];
+        out.add(&table::NETFILTER_RULES, &labels, count.rules as f64);
+        out.maybe(&table::NETFILTER_CHAINS, &labels, count.chains);
     }
 }
 

@@ -133,6 +133,10 @@ table! {
         "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
     PRESSURE_STALLED Counter "headroom_pressure_stalled_seconds_total" ["resource"]
         "Time in which some task was ready and had to wait for the resource, since boot, kernel-wide (PSI); only on kernels that have it."
+    NETFILTER_RULES Gauge "headroom_netfilter_rules" ["backend", "family", "owner"]
+        "Rules of the node's network namespace, by whether they are in chains or tables of kube-proxy's own; of ipvs the destinations. Owner unknown: an upper bound, of tables too large to be read."
+    NETFILTER_CHAINS Gauge "headroom_netfilter_chains" ["backend", "family", "owner"]
+        "Chains of the node's network namespace, built-in ones included; of ipvs the virtual services."
     HOST_NETNS Gauge "headroom_host_netns" []
         "Whether the agent is in the node's network namespace (1), where it should be, or not (0)."
     TASK_RESTARTS Counter "headroom_task_restarts_total" ["task"]
