@@ -1,6 +1,7 @@
 //! Starts the tasks, supervises them, stops them.
 
 mod appeared;
+mod autogrow;
 mod bridges;
 mod config_watch;
 mod limits;

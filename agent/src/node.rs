@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::{Capacity, History};
 use crate::config;
 use crate::kernel::system::SelfUsage;
+use crate::limits::autogrow::Growth;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
 use crate::limits::netfilter::Netfilter;
@@ -48,6 +49,8 @@ pub struct NodeState {
     pub neighbor: [Neighbor; 2],
     /// Connections tracked in pods' namespaces; `None` while they are not known.
     pub pod_conntrack: Option<PodConntrack>,
+    /// What the neighbor tables have grown to by themselves; `None`: `autogrow` is off.
+    pub autogrow: Option<Growth>,
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.

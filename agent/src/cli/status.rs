@@ -314,6 +314,37 @@ fn neighbors(out: &Output, status: &Status) {
     if let Some(scanned) = scanned(&status.neighbor_tables) {
         out.line(format_args!("* {scanned}"));
     }
+    growth(out, status);
+}
+
+/// Whether the tables grow by themselves, and why no further.
+fn growth(out: &Output, status: &Status) {
+    let Some(growth) = &status.autogrow else {
+        return out.line("autogrow is off");
+    };
+    let at = growth.at * 100.0;
+    if let Some(reason) = &growth.unavailable {
+        let notable = out.paint(Tone::Notable, "!");
+        return out.line(format_args!("{notable} autogrow at {at} % does nothing: {reason}"));
+    }
+    out.line(format_args!("autogrow at {at} % of gc_thresh3, up to {}", growth.ceiling));
+    for table in &growth.tables {
+        let family = &table.family;
+        let grown = match (table.steps, table.grown_to) {
+            (0, None) => "has not grown".to_owned(),
+            (0, Some(to)) => format!("has grown to {to} before the agent started"),
+            (1, Some(to)) => format!("has grown once, to {to}"),
+            (steps, to) => format!("has grown {steps} times, to {}", or_dash(to)),
+        };
+        let end = match (table.at_most, table.most.zip(table.bound)) {
+            (true, Some((most, bound))) => format!("; no further than {most}: {bound}"),
+            _ => String::new(),
+        };
+        out.line(format_args!("  {family} {grown}{end}"));
+        if let Some(reason) = &table.blocked {
+            out.line(format_args!("  {} {family}: {reason}", out.paint(Tone::Bad, "✗")));
+        }
+    }
 }
 
 /// What was scanned, and whether that is all.

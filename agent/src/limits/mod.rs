@@ -2,6 +2,7 @@
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
 pub mod aio;
+pub mod autogrow;
 pub mod bridge;
 pub mod cgroups;
 pub mod conntrack;

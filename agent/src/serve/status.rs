@@ -1,5 +1,6 @@
 //! The whole picture as one document, for `headroom status`.
 
+mod autogrow;
 mod limits;
 mod netfilter;
 
@@ -9,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::autogrow::Autogrow;
 pub use self::limits::{Capacity, Limit};
 pub use self::netfilter::{Netfilter, RuleCount};
 use super::metrics::REVISION;
@@ -57,6 +59,9 @@ pub struct Status {
     pub pods: Option<Pods>,
     /// The neighbor tables.
     pub neighbor_tables: Vec<NeighborTable>,
+    /// How the neighbor tables grow by themselves; null: `autogrow` is off.
+    #[serde(default)]
+    pub autogrow: Option<Autogrow>,
     /// Every watched bridge; absent while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// How many more pods fit.
@@ -225,6 +230,7 @@ impl Status {
             keys: state.keys.clone(),
             pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
+            autogrow: state.autogrow.as_ref().map(Autogrow::of),
             bridges: bridges(state),
             capacity: Capacity::of(&state.node, &capacity),
             limits: capacity.fits.into_iter().map(Limit::of).collect(),

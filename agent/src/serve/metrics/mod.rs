@@ -194,6 +194,10 @@ fn neighbor(state: &NodeState, out: &mut Families) {
             out.add(&table::NEIGHBOR_SCAN_TIMESTAMP, &label, seconds(scan.at));
         }
     }
+    let grown = state.autogrow.iter().flat_map(|growth| &growth.tables);
+    for (family, grown) in Family::ALL.into_iter().zip(grown) {
+        out.add(&table::AUTOGROW_STEPS, &[family.label()], grown.steps as f64);
+    }
     // Both families are scanned in the same namespaces.
     if let Some(scan) = state.neighbor.iter().find_map(|neighbor| neighbor.scan) {
         out.add(&table::NEIGHBOR_SCAN_NAMESPACES, &["scanned"], scan.scanned as f64);

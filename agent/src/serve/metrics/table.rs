@@ -85,6 +85,8 @@ table! {
         "Packets dropped while their neighbor was being resolved, since boot, kernel-wide."
     NEIGHBOR_RESOLUTION_FAILURES Counter "headroom_neighbor_resolution_failures_total" ["family"]
         "Neighbors that did not answer, since boot, kernel-wide."
+    AUTOGROW_STEPS Counter "headroom_autogrow_steps_total" ["family"]
+        "Times that gc_thresh3 was raised because the neighbor table was about to be full, since the agent started; only where `autogrow` is on."
     BRIDGE_PORTS Gauge "headroom_bridge_ports" ["bridge"]
         "Ports of a bridge in the host's network namespace."
     BRIDGE_PORTS_LIMIT Gauge "headroom_bridge_ports_limit" ["bridge"]
