@@ -28,7 +28,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     Ok(Row {
         limit: "file handles of the node",
         pod: format!("a process with {EACH} open files"),
-        set_to: format!("{max}, {} above what was in use", max - now),
+        set_to: format!("{} more than were in use", max - now),
         predictions: filled.foretold.quarters(filled.fact.pods),
         fact: filled.fact,
         allowed: 1,

@@ -40,7 +40,7 @@ fn of(bench: &Bench<'_>, shape: Shape, pod: &str) -> Row {
         allowed: (run.first_refused * 3).div_ceil(100).max(3),
         note: next.map(|next| {
             let more = then.remaining.unwrap_or_default();
-            format!("with the thresholds at {RAISED:?} Headroom names the {next}: {more} more pods")
+            format!("with {RAISED:?} the next stop, says Headroom, is the {next}: {more} more pods")
                 .replace(['[', ']'], "")
         }),
     }
