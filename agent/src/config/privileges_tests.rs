@@ -43,6 +43,15 @@ fn watching_needs_no_capability_and_writes_nothing_of_the_host() {
     }
 }
 
+#[test]
+fn counting_what_has_no_counter_is_offered_and_never_asked_for() {
+    let watching = of("mode: observe\n");
+    let optional = short(&watching.optional);
+    for name in ["hostPID", "SYS_PTRACE", "/sys/fs/cgroup:/host/sys/fs/cgroup ro"] {
+        assert!(optional.contains(&name.to_owned()), "{name}: {optional:?}");
+    }
+}
+
 /// What the DaemonSet mounts, and the one key that it leaves out.
 #[test]
 fn the_embedded_default() {

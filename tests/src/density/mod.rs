@@ -57,7 +57,7 @@ impl Shape {
 
     /// The pairs of pods that talk, where there are so many.
     fn pairs(self, pods: usize) -> BTreeSet<(usize, usize)> {
-        let peers = if self == Self::Peers { 1..=PEERS } else { 1..=0 };
+        let peers = 1..=if self == Self::Peers { PEERS } else { 0 };
         let pairs =
             (0..pods).flat_map(|pod| peers.clone().map(move |peer| (pod, (pod + peer) % pods)));
         let ordered = pairs.map(|(one, other)| (one.min(other), one.max(other)));
