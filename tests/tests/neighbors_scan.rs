@@ -237,6 +237,50 @@ fn fulls() -> [u64; 2] {
     [0, 1].map(|family| tables[family].table_fulls().unwrap())
 }
 
+/// Connections over loopback to as many ports, each tracked.
+fn connect(pods: &Pods, pod: &str, ports: u16) {
+    pods.run(pod, || {
+        let rules = "add table ip t; add chain ip t c { type filter hook output priority 0; }; \
+                     add rule ip t c ct state new accept";
+        ip(["link", "set", "lo", "up"]);
+        let nft = std::process::Command::new("nft").arg(rules).output().unwrap();
+        assert!(nft.status.success(), "{nft:?}");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for port in 0..ports {
+            // A refused one is lost like a packet: EPERM.
+            let _ = socket.send_to(b"x", ("127.0.0.1", 7000 + port));
+        }
+    });
+}
+
+#[test]
+fn the_fullest_pod_tells_how_full_connection_tracking_is() {
+    let Some(host) = root_or_skip() else { return };
+    let max = "net/netfilter/nf_conntrack_max";
+    let mut pods = Pods::new(&host);
+    ["a", "b", "c"].iter().for_each(|pod| pods.create(pod));
+    if !Path::new("/proc/sys").join(max).exists() {
+        return;
+    }
+    let _saved = SavedSysctls::new(&host, [max]);
+    connect(&pods, "a", 30);
+    connect(&pods, "b", 70);
+    let found = scanned(&pods).conntrack.unwrap();
+    assert_eq!((found.entries, found.drops), (70, 0));
+
+    fs::write(Path::new("/proc/sys").join(max), "1000").unwrap();
+    connect(&pods, "b", 1100);
+    let limit = limits_of(&scanned(&pods));
+    let used = limit.used.unwrap();
+    assert!((1000..1010).contains(&used), "{limit:?}");
+    assert_eq!((limit.object.as_str(), limit.max), ("pod", Some(1000)));
+    assert!(limit.hits.unwrap() > 0, "{limit:?}");
+}
+
+fn limits_of(round: &Round) -> headroom::limits::Limit {
+    headroom::limits::pod_conntrack::limit(round.conntrack.as_ref()).unwrap()
+}
+
 #[test]
 fn what_is_no_namespace_or_goes_meanwhile_holds_nobody_up() {
     let Some(host) = root_or_skip() else { return };

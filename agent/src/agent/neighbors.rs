@@ -200,7 +200,6 @@ fn publish(context: &Context, round: Round, started: Instant) {
             // A family that this kernel was started without has no table to scan.
             neighbor.scan = scan.ok().filter(|_| neighbor.entries().is_some());
         }
-        state.pod_count = round.pods;
         state.pod_conntrack = PodConntrack::after(state.pod_conntrack, round.conntrack);
         state.collected("neighbor-scan", error.clone(), started.elapsed())
     });

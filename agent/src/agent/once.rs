@@ -211,7 +211,6 @@ fn look_at_neighbors(
     }
     let config = &loaded.config;
     let round = round(&tour(roots, config), &config.watch, place.kernel)?;
-    state.pod_count = round.pods;
     state.pod_conntrack = round.conntrack;
     if let Some(trouble) = round.trouble {
         state.notices.insert("neighbor-scan", trouble);

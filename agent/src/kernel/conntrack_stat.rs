@@ -12,8 +12,8 @@ use super::kept::Kept;
 pub struct Tracked {
     /// Connections.
     pub entries: u64,
-    /// Packets dropped because the table was full, since the namespace is there; 0 where the
-    /// kernel does not say.
+    /// Connections refused or given up because the table was full, since the namespace is there; 0
+    /// where the kernel does not say.
     pub drops: u64,
 }
 
@@ -47,34 +47,49 @@ pub fn tracked(proc_root: &Path) -> Result<Tracked, FileError> {
 }
 
 /// One line a processor, hexadecimal: `entries` is the namespace's on every line, the others are to
-/// be summed (`ct_cpu_seq_show`).
+/// be summed (`ct_cpu_seq_show`). A clash of two packets counts as `drop` and as `insert_failed`, and
+/// is no full table.
 #[must_use]
 pub fn parse(text: &str) -> Option<Tracked> {
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();
-    let column = |name| header.iter().position(|column| *column == name);
-    let (entries, drop) = (column("entries")?, column("drop")?);
-    let mut tracked = None;
-    for line in lines {
+    let header = text.lines().next()?;
+    let column = |name| header.split_ascii_whitespace().position(|column| column == name);
+    let entries = column("entries")?;
+    let sums = ["drop", "early_drop", "insert_failed"].map(column);
+    let (mut found, mut totals) = (None, [0u64; 3]);
+    for line in text.lines().skip(1) {
         let field = |place| u64::from_str_radix(line.split_ascii_whitespace().nth(place)?, 16).ok();
-        let tracked = tracked.get_or_insert(Tracked::default());
-        tracked.entries = field(entries)?;
-        tracked.drops = tracked.drops.wrapping_add(field(drop)?);
+        found = Some(field(entries)?);
+        for (total, place) in totals.iter_mut().zip(sums) {
+            *total = total.wrapping_add(place.map_or(Some(0), field)?);
+        }
     }
-    tracked
+    let [drop, early_drop, insert_failed] = totals;
+    let drops = drop.saturating_sub(insert_failed).saturating_add(early_drop);
+    Some(Tracked { entries: found?, drops })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn drops_are_summed_and_the_count_is_on_every_line() {
-        let text = "entries  clashres drop early_drop\n0000000a 00 00000003 7\n0000000a 00 10 7\n";
-        assert_eq!(parse(text), Some(Tracked { entries: 10, drops: 0x13 }));
+        let text = "entries  clashres insert_failed drop early_drop\n\
+                    0000000a 00 1 00000003 7\n0000000a 00 1 10 7\n";
+        assert_eq!(parse(text), Some(Tracked { entries: 10, drops: 0x13 - 2 + 14 }));
+        assert_eq!(parse("entries\nff\n"), Some(Tracked { entries: 255, drops: 0 }));
         for text in ["", "entries drop\n", "entries drop\nx 1\n", "entries drop\n1\n", "drop\n1\n"]
         {
             assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text in "(entries|drop|early_drop|insert_failed|[ 0-9a-f\\n]){0,60}") {
+            let _ = parse(&text);
         }
     }
 }

@@ -33,8 +33,6 @@ pub struct Toured {
     /// Files on which no namespace is mounted, as far as this process can see, or that went away
     /// meanwhile.
     pub absent: u64,
-    /// Whether any of the directories is there.
-    pub looked: bool,
     /// The first reason of a failure. Escaped.
     pub trouble: Option<String>,
 }
@@ -103,7 +101,6 @@ impl Tour {
         for directory in &self.directories {
             match node_file::list(directory, MOST_NAMES) {
                 Ok(names) => {
-                    toured.looked = true;
                     files.extend(names.names.iter().map(|name| directory.join(name)));
                     if names.more {
                         toured.fail(format!("more than {MOST_NAMES} files in one directory"));

@@ -11,7 +11,8 @@ pub static ABOUT: About = About {
     name: "conntrack",
     title: "connection tracking",
     unit: "connections",
-    scope: "each network namespace; `host` is the node's, through which services and SNAT go",
+    scope: "each network namespace; `host` is the node's, through which services and SNAT go, `pod` \
+            that of the pod with the most",
     read: "/proc/sys/net/netfilter/nf_conntrack_count",
     raised_by: Some("net.netfilter.nf_conntrack_max"),
     cost: Cost::Learned { prior: 0.0, floor: 0.0 },

@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use super::{Cost, Limit, conntrack};
-use crate::node::NodeState;
 
 /// What the last round through pods' namespaces found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodConntrack {
     /// Connections of the fullest pod.
     pub entries: u64,
-    /// Packets that were dropped because a pod's table was full. Of pods that are there; what was
+    /// Connections refused or given up because a pod's table was full. Of pods that are there; what was
     /// seen stays counted when they go.
     pub drops: u64,
     /// The drops of the pods that the last round saw.
@@ -32,16 +31,39 @@ impl PodConntrack {
     }
 }
 
-/// The fullest pod's, beside the node's own.
+/// The fullest pod. No pod more makes that one fuller.
 #[must_use]
-pub fn limits(node: &NodeState) -> Option<Limit> {
-    let fullest = node.pod_conntrack?;
+pub fn limit(found: Option<&PodConntrack>) -> Option<Limit> {
+    let found = found?;
     Some(Limit {
-        hits: Some(fullest.drops),
+        hits: Some(found.drops),
         read_from: "/proc/net/stat/nf_conntrack in every pod's namespace",
-        // More pods do not make one pod's connections more.
         cost: Cost::NotByPods,
-        read_at: Some(fullest.at),
-        ..Limit::of(&conntrack::ABOUT, "fullest pod").with(fullest.entries, fullest.max)
+        read_at: Some(found.at),
+        ..Limit::of(&conntrack::ABOUT, "fullest pod").with(found.entries, found.max)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_ends_takes_no_refusal_back_and_adds_none() {
+        let round = |drops| PodConntrack {
+            entries: 1,
+            drops,
+            drops_seen: drops,
+            max: 8,
+            at: Instant::now(),
+        };
+        let mut known = None;
+        for (seen, told) in [(5, 5), (7, 7), (2, 7), (4, 9)] {
+            known = PodConntrack::after(known, Some(round(seen)));
+            assert_eq!(known.map(|known| known.drops), Some(told));
+        }
+        let limit = limit(known.as_ref());
+        assert_eq!(limit.and_then(|limit| limit.hits), Some(9));
+        assert_eq!(PodConntrack::after(known, None), None);
+    }
 }

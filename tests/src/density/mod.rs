@@ -57,9 +57,9 @@ impl Shape {
 
     /// The pairs of pods that talk, where there are so many.
     fn pairs(self, pods: usize) -> BTreeSet<(usize, usize)> {
-        let peers = 1..=if self == Self::Peers { PEERS } else { 0 };
+        let peers = if self == Self::Peers { PEERS } else { 0 };
         let pairs =
-            (0..pods).flat_map(|pod| peers.clone().map(move |peer| (pod, (pod + peer) % pods)));
+            (0..pods).flat_map(|pod| (1..=peers).map(move |peer| (pod, (pod + peer) % pods)));
         let ordered = pairs.map(|(one, other)| (one.min(other), one.max(other)));
         ordered.filter(|(one, other)| one != other).collect()
     }

@@ -20,9 +20,6 @@ pub struct Round {
     pub tables: [Result<Scan, String>; 2],
     /// Pods' connections; `None` where they are not tracked, or no pod's namespace was seen.
     pub conntrack: Option<PodConntrack>,
-    /// How many pods have a network namespace of their own; `None` where no directory of them is
-    /// there.
-    pub pods: Option<u64>,
     /// Why pods' namespaces could not be scanned. Escaped.
     pub trouble: Option<String>,
     /// What it cost of a processor.
@@ -68,7 +65,6 @@ pub fn round(tour: &Tour, watch: &Watch, kernel: (u32, u32)) -> Result<Round, St
             max,
             at: Instant::now(),
         }),
-        pods: toured.looked.then_some(toured.entered + toured.failed),
         trouble: toured.trouble.map(|why| {
             let (failed, all) = (toured.failed, toured.failed + toured.entered);
             format!("{failed} of {all} network namespaces of pods cannot be scanned for neighbor entries: {why}")
