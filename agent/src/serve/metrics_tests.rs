@@ -138,8 +138,12 @@ fn a_scrape_has_every_series_once_with_help_and_type() {
 fn the_limits_of_a_real_kernel_have_every_series_once() {
     let node = node();
     node.update(|state| {
-        let roots =
-            limits::Roots { proc: "/proc".into(), sys: "/sys".into(), ..limits::Roots::default() };
+        let roots = limits::Roots {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+            ..limits::Roots::default()
+        };
         limits::read_all(&mut limits::cheap(&roots), state);
         limits::read_all(&mut limits::dear(&roots), state);
         state.cpu_stalled = Some(Duration::from_millis(1500));

@@ -12,14 +12,19 @@ mod calls;
 mod network;
 mod node;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use headroom::limits::cgroups::Cgroups;
 use headroom::limits::tcp::Tcp;
 use headroom::limits::{Limit, Reader, Roots, cheap, dear};
 
 fn roots() -> Roots {
-    Roots::default()
+    Roots {
+        proc: PathBuf::from("/proc"),
+        sys: PathBuf::from("/sys"),
+        cgroup: PathBuf::from("/sys/fs/cgroup"),
+        ..Roots::default()
+    }
 }
 
 /// `/proc` as a thread in a network namespace of its own should see it: `/proc/net` is the main
@@ -27,7 +32,7 @@ fn roots() -> Roots {
 fn roots_of_thread(directory: &Path) -> Roots {
     std::os::unix::fs::symlink("/proc/sys", directory.join("sys")).unwrap();
     std::os::unix::fs::symlink("/proc/thread-self/net", directory.join("net")).unwrap();
-    Roots { proc: directory.to_owned(), ..Roots::default() }
+    Roots { proc: directory.to_owned(), ..roots() }
 }
 
 /// The limit of one object, as its reader has it now.
