@@ -19,7 +19,7 @@ build:
 	$(CARGO) build --release --locked -p headroom
 
 # Debian's own packages; no service of theirs is started.
-PEERS = containerd containernetworking-plugins iproute2 procps prometheus prometheus-node-exporter runc systemd
+PEERS = containerd containernetworking-plugins iproute2 iptables nftables procps prometheus prometheus-node-exporter runc systemd
 peers:
 	@.ci/install $(PEERS)
 

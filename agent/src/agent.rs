@@ -1,11 +1,13 @@
 //! Starts the tasks, supervises them, stops them.
 
 mod appeared;
+mod autogrow;
 mod bridges;
 mod config_watch;
 mod limits;
 mod listen;
 mod neighbors;
+mod netfilter;
 pub mod once;
 mod pods;
 mod supervise;
@@ -246,6 +248,7 @@ fn spawn_all(
         supervisor.spawn("neighbor-netlink", context, neighbors::ask_netlink);
         supervisor.spawn("neighbor-scan", context, neighbors::scan);
         supervisor.spawn("bridges", context, bridges::watch);
+        supervisor.spawn("netfilter", context, netfilter::count);
         supervisor.spawn("limits", context, limits::read_slowly);
         supervisor.spawn("capacity", context, limits::remember);
     }

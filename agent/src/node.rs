@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::{Capacity, History};
 use crate::config;
 use crate::kernel::system::SelfUsage;
+use crate::limits::autogrow::Growth;
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::Neighbor;
+use crate::limits::netfilter::Netfilter;
 use crate::limits::pod_conntrack::PodConntrack;
 use crate::limits::{self, Limit};
 use crate::pods::state::Pods;
@@ -47,12 +49,16 @@ pub struct NodeState {
     pub neighbor: [Neighbor; 2],
     /// Connections tracked in pods' namespaces; `None` while they are not known.
     pub pod_conntrack: Option<PodConntrack>,
+    /// What the neighbor tables have grown to by themselves; `None`: `autogrow` is off.
+    pub autogrow: Option<Growth>,
     /// Every watched bridge, by name; `None` while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// What the readers of limits found, by reader.
     pub limits: BTreeMap<&'static str, Vec<Limit>>,
     /// What limits used over the last hour.
     pub history: History,
+    /// Netfilter's rules; `None` while they are not known.
+    pub netfilter: Option<Netfilter>,
     /// How many pods have a network namespace of their own; `None` while it is not known.
     pub pod_count: Option<u64>,
     /// How long some task was ready and had no CPU, since boot; `None` where the kernel does not say.
@@ -204,6 +210,7 @@ impl NodeState {
                 self.neighbor.iter_mut().for_each(|table| table.scan = None);
                 self.pod_conntrack = None;
             }
+            "netfilter" => self.netfilter = None,
             "sysctl" => self.keys = None,
             // Those that are read at every scrape come back with it.
             "limits" => {

@@ -20,9 +20,11 @@ use headroom::kernel::fanotify::{self, Malformed, Pidfd};
 use headroom::kernel::listeners::{self, Listening};
 use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
+use headroom::kernel::netfilter::legacy::{self, Info};
+use headroom::kernel::netfilter::{ipvs, nftables};
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, counters, kubelet, links, netlink};
+use headroom::kernel::{cgroup, conntrack_stat, counters, kubelet, links, netlink};
 use headroom::limits::pod_addresses::host_local::{self, Ipam};
 use headroom::limits::{conntrack, keys, max_pods};
 use headroom::node::{Check, Node};
@@ -45,7 +47,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 22] = [
+pub const ALL: [(&str, Body); 25] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
@@ -57,10 +59,13 @@ pub const ALL: [(&str, Body); 22] = [
     ("http_client_response", http_client_response),
     ("http_request", http_request),
     ("kubelet_config", kubelet_config),
+    ("ip_vs", ip_vs),
+    ("iptables_entries", iptables_entries),
     ("ledger", ledger),
     ("limits", limits),
     ("neighbor_stat", neighbor_stat),
     ("netlink_datagram", netlink_datagram),
+    ("nftables_message", nftables_message),
     ("policy_bounds", policy_bounds),
     ("proc_net_tcp", proc_net_tcp),
     ("status_json", status_json),
@@ -289,6 +294,52 @@ fn kernel_message(message: &netlink::Message<'_>) {
     }
 }
 
+/// A message of nftables, its type first: what is found is part of it.
+pub fn nftables_message(data: &[u8]) {
+    let Some((kind, payload)) = data.split_first_chunk() else { return };
+    let kind = 10 << 8 | u16::from_le_bytes(*kind) & 0xff;
+    let message = netlink::Message { kind, flags: 0, sequence: 0, payload };
+    let within = |part: &[u8]| {
+        let (part, all) = (part.as_ptr_range(), payload.as_ptr_range());
+        assert!(part.start == part.end || part.start >= all.start && part.end <= all.end);
+    };
+    let chain = nftables::parse_chain(&message);
+    let rule = nftables::parse_rule(&message);
+    let generation = nftables::parse_generation(&message);
+    let found = [chain.is_some(), rule.is_some(), generation.is_some()];
+    assert!(found.into_iter().filter(|found| *found).count() <= 1, "{found:?}");
+    for part in [chain.map(|it| it.table), chain.map(|it| it.name), rule.map(|it| it.chain)] {
+        part.into_iter().for_each(within);
+    }
+}
+
+/// A table of iptables: one byte for the family, `struct ipt_getinfo`, the entries. Every entry is
+/// a rule of one chain at most.
+pub fn iptables_entries(data: &[u8]) {
+    const INFO: usize = 84;
+    let Some((&family, rest)) = data.split_first() else { return };
+    let Some(info) = Info::parse(rest) else { return };
+    let entries = rest.get(INFO..).unwrap_or_default();
+    let (mut chains, mut rules) = (0, 0);
+    let whole = legacy::chains(family & 1 == 1, &info, entries, |chain| {
+        assert!(chain.name.is_none_or(|name| name.len() < 30 && !name.contains(&0)));
+        chains += 1;
+        rules += chain.rules;
+    });
+    let most = entries.len() / 112;
+    assert!(chains <= most as u64 + 1 && rules <= most as u64, "{chains} {rules}");
+    assert!(whole.is_some() || !entries.is_empty());
+    let _ = info.most_rules();
+}
+
+/// `/proc/net/ip_vs`: a line is counted once at most.
+pub fn ip_vs(data: &[u8]) {
+    let lines = data.split(|&byte| byte == b'\n').count() as u64;
+    let counted = ipvs::count(data).unwrap();
+    let sum: u64 = counted.iter().map(|(_, it)| it.services + it.destinations).sum();
+    assert!(sum <= lines, "{sum} {lines}");
+}
+
 /// What is read from a fanotify group: one event for each 24 bytes at most, and one that is
 /// malformed is the last. No descriptor is opened or closed.
 pub fn fanotify_events(data: &[u8]) {
@@ -330,6 +381,9 @@ pub fn limits(data: &[u8]) {
         let mut hits = conntrack::Hits::default();
         let total = hits.take(drop, early, failed.unwrap_or(0));
         assert_eq!(hits.take(drop, early, failed.unwrap_or(0)), total, "nothing happened");
+    }
+    if conntrack_stat::parse(&text).is_some() {
+        assert!(lines > 1);
     }
     if counters::softnet(&text).is_some() {
         assert!(lines > 0);

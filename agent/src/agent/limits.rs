@@ -16,7 +16,7 @@ use crate::node::NodeState;
 use crate::pods::state::Pods;
 
 /// Share of a core that each dear reader may take: its interval stretches to stay below.
-const SHARE: f64 = 0.0005;
+pub const SHARE: f64 = 0.0005;
 /// Between two points of the history.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 /// Between two counts of pods.

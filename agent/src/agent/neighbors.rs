@@ -61,9 +61,11 @@ pub async fn beat(context: Context) -> Result<(), Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        // Growth compares with the thresholds of now.
+        let grows = current(&context).autogrow.is_some();
         context.node.update(|state| {
             state.heartbeat = Some(Instant::now());
-            sample(&sampler, state, false);
+            sample(&sampler, state, grows);
             state.neighbor.iter_mut().for_each(crate::limits::neighbor::Neighbor::sample_peak);
         });
         recovered(&context.node, "heart");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::autogrow::Floors;
 use super::bridges;
 use super::neighbors::tour;
 use super::{Roots, config_state};
@@ -14,8 +15,10 @@ use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns::{self, Kind, Netns};
 use crate::kernel::sysctl_file::SysctlTree;
 use crate::kernel::{sysctl_d, system};
+use crate::limits::autogrow::Growth;
 use crate::limits::neighbor::Sampler;
 use crate::limits::neighbor::round::round;
+use crate::limits::netfilter;
 use crate::node::NodeState;
 use crate::pods::apply::Plan;
 use crate::sysctl::disk::Disk;
@@ -49,7 +52,8 @@ pub fn engine(
     if let Some(notice) = notice {
         engine.ledger_trouble(&notice);
     }
-    engine.configure(config.policies.clone(), config.globs.clone());
+    let policies = Floors::on_record(&engine, config).policies(config);
+    engine.configure(policies, config.globs.clone());
     Ok(engine)
 }
 
@@ -158,11 +162,21 @@ pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
         Ok(())
     });
     if !matches!(place.net, Net::Wrong(_)) {
-        collect(&mut state, "neighbor", |state| look_at_neighbors(state, loaded, roots, &place));
         collect(&mut state, "limits", |state| super::limits::look(roots, &loaded.config, state));
+        collect(&mut state, "neighbor", |state| look_at_neighbors(state, loaded, roots, &place));
         collect(&mut state, "bridges", |state| look_at_bridges(state, loaded, roots));
+        collect(&mut state, "netfilter", |state| {
+            let (found, failed) = netfilter::reader::Reader::new(&roots.proc).read();
+            state.netfilter = Some(found);
+            failed.map_or(Ok(()), Err)
+        });
     }
     state.net = Some(place.net);
+    state.autogrow = loaded.config.autogrow.map(|rule| Growth {
+        rule,
+        unavailable: Some("no agent runs".to_owned()),
+        tables: Default::default(),
+    });
     if !loaded.config.pods.is_empty() {
         let notice = "pods' namespaces are known to a running agent alone";
         state.notices.insert("pods", notice.to_owned());

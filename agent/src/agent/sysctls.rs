@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{info, warn};
 
+use super::autogrow::{self, Floors, Grower, Taken};
 use super::once::InPods;
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, once};
@@ -16,9 +17,11 @@ use crate::config::{Config, Mode};
 use crate::kernel::netns::NetnsError;
 use crate::kernel::system;
 use crate::kernel::touch::{Kind, Touches, Watcher};
-use crate::node::Notifications;
+use crate::node::{Node, Notifications};
 use crate::sysctl::engine::Engine;
-use crate::sysctl::glob::Subject;
+use crate::sysctl::glob::{Glob, Subject};
+use crate::sysctl::key::Key;
+use crate::sysctl::policy::Policy;
 use crate::sysctl::state::{AtBoot, KeyStatus, State};
 
 /// How often the host's sysctl.d is read again.
@@ -34,6 +37,9 @@ const SHARE: u32 = 10;
 /// time at the most.
 const REST: u32 = 20;
 
+/// Between two looks at tables that may grow: as often as their entries are sampled.
+const LOOK_AT_TABLES: Duration = Duration::from_secs(1);
+
 /// What the next pass is about.
 enum Work {
     /// All keys.
@@ -44,8 +50,17 @@ enum Work {
     Links,
     /// All keys: a module came or went.
     Modules,
+    /// All keys: a table is to grow.
+    Grow(Steps),
     /// None: what is known of the host's files is new.
     Nothing,
+}
+
+/// What the engine is to keep from now on, and why.
+struct Steps {
+    policies: BTreeMap<Key, Policy>,
+    globs: Vec<(Glob, Policy)>,
+    taken: Vec<Taken>,
 }
 
 /// The engine, and what tells it of other writers.
@@ -54,6 +69,8 @@ struct Keeper {
     watcher: Watcher,
     /// Looked at once for each configuration.
     in_pods: InPods,
+    /// What tables had grown to when the configuration came into force.
+    floors: Floors,
 }
 
 impl Keeper {
@@ -64,6 +81,10 @@ impl Keeper {
             Work::Sweep | Work::Modules => engine.pass_watching(watcher, now),
             Work::Touched(touches) => engine.touched(watcher, touches, now),
             Work::Links => engine.appeared(watcher, now),
+            Work::Grow(Steps { policies, globs, .. }) => {
+                engine.configure(policies.clone(), globs.clone());
+                engine.pass_watching(watcher, now)
+            }
             Work::Nothing => Ok(()),
         }
     }
@@ -74,8 +95,10 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
     let mut config = current(&context);
     let mut appeared = context.appeared.hear();
     let mut heard = *appeared.borrow();
-    let (engine, in_pods) = start(&context, &config).await?;
-    let mut keeper = Keeper { engine, watcher: watcher(&context), in_pods };
+    let (engine, in_pods, floors) = start(&context, &config).await?;
+    let mut keeper = Keeper { engine, watcher: watcher(&context), in_pods, floors };
+    let mut grower = Grower::new(None, &context, &config, floors);
+    let mut look_at = TokioInstant::now();
     let mut said = BTreeMap::new();
     let mut pace = Pace::new();
     let mut at_boot = Boot::default();
@@ -105,6 +128,11 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             Work::Sweep => sweep_at = TokioInstant::now() + config.watch.sysctl_sweep,
             Work::Links | Work::Modules => rested_at = TokioInstant::now() + pass.took * REST,
             Work::Touched(_) => pace.spent += pass.cost,
+            Work::Grow(Steps { taken, .. }) => {
+                if let Some(grower) = &mut grower {
+                    grower.settle(&context.node, &taken, &pass.keys, config.mode);
+                }
+            }
             Work::Nothing => {}
         }
         recovered(&context.node, "sysctl");
@@ -121,6 +149,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
             }
             () = sleep_until(sweep_at) => Work::Sweep,
             touches = pace.next(&keeper.watcher) => Work::Touched(touches),
+            steps = growing(&context.node, &config, &mut grower, &mut look_at) => Work::Grow(steps),
             changed = async { sleep_until(rested_at).await; appeared.changed().await } => {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 let before = std::mem::replace(&mut heard, *appeared.borrow_and_update());
@@ -130,6 +159,7 @@ pub async fn enforce(mut context: Context) -> Result<(), Failure> {
                 changed.map_err(|_| "the agent is stopping".to_owned())?;
                 config = current(&context);
                 keeper = reconfigure(&context, keeper, &config).await?;
+                grower = Grower::new(grower, &context, &config, keeper.floors);
                 at_boot = Boot::default();
                 Work::Sweep
             }
@@ -231,7 +261,10 @@ impl Pace {
 
 /// Opens what there is to open, and puts back what an earlier run changed and the configuration no
 /// longer names. Files and writes can wait for RTNL, so not on the main thread.
-async fn start(context: &Context, config: &Arc<Config>) -> Result<(Engine, InPods), Failure> {
+async fn start(
+    context: &Context,
+    config: &Arc<Config>,
+) -> Result<(Engine, InPods, Floors), Failure> {
     let (roots, place) = (context.roots.clone(), (*context.place).clone());
     let config = config.clone();
     let (_, started) = blocking((), move |()| {
@@ -239,7 +272,8 @@ async fn start(context: &Context, config: &Arc<Config>) -> Result<(Engine, InPod
         let in_pods = once::in_pods(&config, &roots, place.kernel);
         let mut engine = once::engine(&config, &roots, place, observe, true)?;
         restore(&mut engine, &config);
-        Ok::<_, Failure>((engine, in_pods))
+        let floors = Floors::on_record(&engine, &config);
+        Ok::<_, Failure>((engine, in_pods, floors))
     })
     .await?;
     started
@@ -251,13 +285,15 @@ async fn reconfigure(
     config: &Arc<Config>,
 ) -> Result<Keeper, Failure> {
     let (roots, kernel, config) = (context.roots.clone(), context.place.kernel, config.clone());
-    let (keeper, ()) = blocking(keeper, move |Keeper { engine, in_pods, .. }: &mut Keeper| {
-        *in_pods = once::in_pods(&config, &roots, kernel);
-        engine.configure(config.policies.clone(), config.globs.clone());
-        engine.set_observe(config.mode == Mode::Observe);
-        restore(engine, &config);
-    })
-    .await?;
+    let (keeper, ()) =
+        blocking(keeper, move |Keeper { engine, in_pods, floors, .. }: &mut Keeper| {
+            *in_pods = once::in_pods(&config, &roots, kernel);
+            *floors = Floors::on_record(engine, &config);
+            engine.configure(floors.policies(&config), config.globs.clone());
+            engine.set_observe(config.mode == Mode::Observe);
+            restore(engine, &config);
+        })
+        .await?;
     Ok(keeper)
 }
 
@@ -265,8 +301,27 @@ fn restore(engine: &mut Engine, config: &Config) {
     if config.mode == Mode::Observe {
         return;
     }
-    if let Err(error) = engine.restore_unconfigured() {
+    let shrunk = autogrow::put_back(engine, config);
+    if let Err(error) = shrunk.and_then(|()| engine.restore_unconfigured()) {
         warn!(reason = %error, "originals of keys that are no longer configured were not put back");
+    }
+}
+
+/// Waits until a table is to grow. May be dropped while it waits.
+async fn growing(
+    node: &Node,
+    config: &Config,
+    grower: &mut Option<Grower>,
+    look_at: &mut TokioInstant,
+) -> Steps {
+    let Some(grower) = grower else { return std::future::pending().await };
+    loop {
+        sleep_until(*look_at).await;
+        *look_at = TokioInstant::now() + LOOK_AT_TABLES;
+        let taken = grower.look(node, config, Instant::now());
+        if !taken.is_empty() {
+            return Steps { policies: grower.policies(config), globs: config.globs.clone(), taken };
+        }
     }
 }
 

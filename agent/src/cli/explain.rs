@@ -177,7 +177,7 @@ pub fn run(name: &str, common: &Common) -> Exit {
                 unread.and_then(|status| status.detail.clone())
             }
         },
-        policy: status.filter(|_| wanted.is_some()),
+        policy: status.filter(|status| wanted.is_some() || grown(status)),
         files: disk.mentions(&key),
         files_notice: disk.notice.clone(),
         did_you_mean: entry
@@ -196,6 +196,8 @@ fn only(config: &mut Config, subject: &Subject) -> Option<Policy> {
     let (policies, globs) =
         (std::mem::take(&mut config.policies), std::mem::take(&mut config.globs));
     let whole = Config { policies, globs, ..config.clone() };
+    // Its keys would be others.
+    config.autogrow = None;
     match subject {
         Subject::Key(key) => {
             let wanted = whole.policy_of(key).cloned();
@@ -209,6 +211,11 @@ fn only(config: &mut Config, subject: &Subject) -> Option<Policy> {
             wanted
         }
     }
+}
+
+/// Whether the agent keeps it though the configuration does not name it.
+fn grown(status: &KeyStatus) -> bool {
+    status.source == Source::Autogrow.to_string()
 }
 
 fn looked_at() -> Policy {

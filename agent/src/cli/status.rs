@@ -1,6 +1,7 @@
 //! `headroom status`: this node.
 
 mod limits;
+mod netfilter;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -90,6 +91,7 @@ fn print(out: &Output, status: &Status, all: &All) {
     pods::print(out, status, all.pods);
     neighbors(out, status);
     bridges(out, status);
+    netfilter::print(out, status);
     for collector in status.collectors.iter().filter(|collector| !collector.ok) {
         let why = collector.error.as_deref().unwrap_or("failed");
         out.line(format_args!("{} {}: {why}", out.paint(Tone::Bad, "✗"), collector.name));
@@ -311,6 +313,37 @@ fn neighbors(out: &Output, status: &Status) {
     out.table(&header, &rows);
     if let Some(scanned) = scanned(&status.neighbor_tables) {
         out.line(format_args!("* {scanned}"));
+    }
+    growth(out, status);
+}
+
+/// Whether the tables grow by themselves, and why no further.
+fn growth(out: &Output, status: &Status) {
+    let Some(growth) = &status.autogrow else {
+        return out.line("autogrow is off");
+    };
+    let at = growth.at * 100.0;
+    if let Some(reason) = &growth.unavailable {
+        let notable = out.paint(Tone::Notable, "!");
+        return out.line(format_args!("{notable} autogrow at {at} % does nothing: {reason}"));
+    }
+    out.line(format_args!("autogrow at {at} % of gc_thresh3, up to {}", growth.ceiling));
+    for table in &growth.tables {
+        let family = &table.family;
+        let grown = match (table.steps, table.grown_to) {
+            (0, None) => "has not grown".to_owned(),
+            (0, Some(to)) => format!("has grown to {to} before the agent started"),
+            (1, Some(to)) => format!("has grown once, to {to}"),
+            (steps, to) => format!("has grown {steps} times, to {}", or_dash(to)),
+        };
+        let end = match (table.at_most, table.most.zip(table.bound)) {
+            (true, Some((most, bound))) => format!("; no further than {most}: {bound}"),
+            _ => String::new(),
+        };
+        out.line(format_args!("  {family} {grown}{end}"));
+        if let Some(reason) = &table.blocked {
+            out.line(format_args!("  {} {family}: {reason}", out.paint(Tone::Bad, "✗")));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Judging a document that has the right shape: what it says must make sense.
 
+mod autogrow;
 mod entry;
 mod hazards;
 mod limits;
@@ -43,9 +44,11 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         }
     }
     globs.sort_by_key(|(at, ..)| *at);
-    let globs = globs.into_iter().map(|(_, glob, policy)| (glob, policy)).collect();
+    let globs: Vec<_> = globs.into_iter().map(|(_, glob, policy)| (glob, policy)).collect();
     let places = entries.keys().collect();
     hazards::look(&policies, &places, problems);
+    let wanted = autogrow::Wanted { policies: &policies, globs: &globs, places: &places };
+    let autogrow = autogrow::rule(&document.autogrow, &wanted, document.host_netns, problems);
     let state = state(document.state.as_ref(), problems);
     let socket = socket(document.server.socket.as_ref(), &state, problems);
     Config {
@@ -60,6 +63,7 @@ pub fn check(document: Document, problems: &mut Problems) -> Config {
         pod_namespaces: pods::namespaces(&document.pod_namespaces, problems),
         watch: watch(document.watch, problems),
         limits: limits::limits(&document.limits, problems),
+        autogrow,
         listen: listen(&document.server.listen, problems),
         socket,
         state,

@@ -1,5 +1,6 @@
 //! The document as it is written: types that serde reads and the JSON Schema is made from.
 
+mod autogrow;
 mod limits;
 mod pods;
 
@@ -14,6 +15,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::autogrow::{AutogrowSpec, NeighborGrowthSpec};
 pub use self::limits::{LimitsSpec, MaxPodsSpec, PodRangeSpec};
 pub use self::pods::{MatchSpec, PodNamespacesSpec, PodPolicySpec};
 use super::de::{RawScalar, Spanned};
@@ -57,6 +59,8 @@ pub struct Document {
     pub watch: WatchSpec,
     /// What limits pods beside the kernel.
     pub limits: LimitsSpec,
+    /// What grows by itself before it is full. Nothing by default.
+    pub autogrow: AutogrowSpec,
     /// Where the agent answers.
     pub server: Server,
     /// Directory of the ledger and the lock; on a tmpfs of the host, so that it dies with the

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use document::{HostNetns, LogFormat, LogLevel, Mode};
 
 use self::cidr::Cidr;
+use crate::limits::autogrow::Rule;
 use crate::pods::policy::PodPolicy;
 use crate::sysctl::glob::Glob;
 use crate::sysctl::key::Key;
@@ -51,6 +52,8 @@ pub struct Config {
     pub watch: Watch,
     /// What limits pods beside the kernel.
     pub limits: Limits,
+    /// When the neighbor tables grow by themselves; `None`: they do not.
+    pub autogrow: Option<Rule>,
     /// Where HTTP is answered.
     pub listen: Vec<SocketAddr>,
     /// The unix socket.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Config, Mode};
 use crate::kernel::name::escape;
+use crate::limits::autogrow::keys;
 use crate::limits::max_pods;
 use crate::limits::pod_addresses::{self, flannel, host_local};
 use crate::sysctl::catalogue::{self, Entry, Scope};
@@ -124,6 +125,10 @@ pub fn privileges(config: &Config) -> Privileges {
         if let Some(key) = glob.example() {
             table.host_key(&key, glob.as_str(), writes(config, policy));
         }
+    }
+    if config.autogrow.is_some() {
+        let more = keys().into_iter().filter(|key| config.policy_of(key).is_none());
+        more.for_each(|key| table.host_key(&key, key.as_str(), config.mode == Mode::Enforce));
     }
     if !config.pods.is_empty() {
         table.pods(config);
@@ -255,6 +260,8 @@ impl Table {
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         self.limits(config);
+        let why = "nftables, iptables and ipvs counts";
+        self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         if config.policies.is_empty() && config.globs.is_empty() {
             return;
         }

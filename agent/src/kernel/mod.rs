@@ -22,6 +22,7 @@ pub mod name;
 pub mod neighbor;
 pub mod net_namespaces;
 pub mod net_processes;
+pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod node_file;

@@ -8,9 +8,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkSerializable as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
@@ -79,6 +77,18 @@ pub enum NetlinkError {
         /// What was asked.
         request: &'static str,
     },
+}
+
+impl NetlinkError {
+    /// The kernel's answer, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Socket(error) => error.raw_os_error().map(Errno::from_raw),
+            Self::Receive { errno, .. } | Self::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
 }
 
 /// One message in a datagram.
@@ -171,25 +181,52 @@ impl DumpSocket {
         &mut self,
         name: &'static str,
         request: &RouteNetlinkMessage,
+        each: impl FnMut(&mut T, &Message<'_>) -> ControlFlow<()>,
+    ) -> Result<Dumped<T>, NetlinkError> {
+        let mut body = vec![0; request.buffer_len()];
+        request.serialize(&mut body);
+        self.dump_raw(Request { name, kind: request.message_type(), body: &body }, each)
+    }
+
+    /// The same with a request of another protocol than rtnetlink.
+    pub fn dump_raw<T: Default>(
+        &mut self,
+        request: Request<'_>,
         mut each: impl FnMut(&mut T, &Message<'_>) -> ControlFlow<()>,
     ) -> Result<Dumped<T>, NetlinkError> {
         for interrupted in 0..ATTEMPTS {
             let mut value = T::default();
-            if self.attempt(name, request, &mut |message| each(&mut value, message))? {
+            let each = &mut |message: &Message<'_>| each(&mut value, message);
+            if self.attempt(request, NLM_F_DUMP, each)? {
                 return Ok(Dumped { value, interrupted });
             }
         }
-        Err(NetlinkError::Interrupted { request: name })
+        Err(NetlinkError::Interrupted { request: request.name })
     }
 
-    /// One dump; whether it was consistent.
+    /// Asks for what one message answers; `None` where `read` makes nothing of it.
+    pub fn ask<T>(
+        &mut self,
+        request: Request<'_>,
+        mut read: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, NetlinkError> {
+        let mut answer = None;
+        self.attempt(request, 0, &mut |message| {
+            answer = read(message);
+            ControlFlow::Break(())
+        })?;
+        Ok(answer)
+    }
+
+    /// One exchange; whether it was consistent.
     fn attempt(
         &mut self,
-        name: &'static str,
-        request: &RouteNetlinkMessage,
+        request: Request<'_>,
+        flags: u16,
         each: &mut dyn FnMut(&Message<'_>) -> ControlFlow<()>,
     ) -> Result<bool, NetlinkError> {
-        self.send(request)?;
+        let name = request.name;
+        self.send(request, flags)?;
         let started = Instant::now();
         let mut consistent = true;
         loop {
@@ -222,15 +259,16 @@ impl DumpSocket {
         }
     }
 
-    fn send(&mut self, request: &RouteNetlinkMessage) -> Result<(), NetlinkError> {
+    fn send(&mut self, request: Request<'_>, flags: u16) -> Result<(), NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.clone()));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let length = HEADER + request.body.len();
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        bytes.extend_from_slice(&request.kind.to_ne_bytes());
+        bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend_from_slice(&self.sequence.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]); // the sender's port: the kernel knows it
+        bytes.extend_from_slice(request.body);
         self.socket.send(&bytes, 0)?;
         Ok(())
     }
@@ -249,6 +287,17 @@ impl DumpSocket {
             }
         }
     }
+}
+
+/// A request in a protocol's own bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What it is called in an error.
+    pub name: &'static str,
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// What follows the header.
+    pub body: &'a [u8],
 }
 
 /// What a dump gave.

@@ -92,6 +92,15 @@ pub fn thread_cpu_time() -> Duration {
         .map_or(Duration::ZERO, Duration::from_nanos)
 }
 
+/// The node's memory in bytes: `MemTotal` (`proc_meminfo(5)`).
+pub fn memory_bytes(proc_root: &Path) -> std::io::Result<u64> {
+    let text = std::fs::read_to_string(proc_root.join("meminfo"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok());
+    let bytes = kilobytes.and_then(|kilobytes: u64| kilobytes.checked_mul(1024));
+    bytes.ok_or_else(|| std::io::Error::other("meminfo has no MemTotal"))
+}
+
 /// What the standard `process_*` metrics say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelfUsage {

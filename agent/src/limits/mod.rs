@@ -2,6 +2,7 @@
 //! in [`cheap`] or [`dear`] where it has a reader of its own.
 
 pub mod aio;
+pub mod autogrow;
 pub mod bridge;
 pub mod cgroups;
 pub mod conntrack;
@@ -16,6 +17,7 @@ pub mod max_pods;
 pub mod mounts;
 pub mod neighbor;
 pub mod net_namespaces;
+pub mod netfilter;
 pub mod pids;
 pub mod pod_addresses;
 pub mod pod_conntrack;
@@ -344,12 +346,12 @@ fn by_pods(limit: Limit, node: &NodeState) -> Limit {
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
-    limits.extend(pod_conntrack::limit(node.pod_conntrack.as_ref()));
     limits.extend(cpu_backlog::limits(node));
     let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
     limits.extend(found.flat_map(|(_, found)| found).cloned());
     limits.extend(max_pods::limits(node));
     limits.extend(pod_addresses::limits(node));
+    limits.extend(pod_conntrack::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

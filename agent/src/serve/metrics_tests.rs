@@ -9,6 +9,7 @@ use crate::kernel::name::Name;
 use crate::kernel::neighbor::{EntryCounts, TableStat};
 use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::{Neighbor, Scan};
+use crate::limits::netfilter::{self, Backend, Count, Netfilter, Owner};
 use crate::sysctl::managed::Managed;
 use crate::sysctl::place::Net;
 
@@ -61,12 +62,28 @@ fn node() -> Node {
                 .map(|(key, policy)| Managed::new(key, policy, None).status(false, &ledger))
                 .collect(),
         );
+        state.netfilter = Some(netfilter());
         state.config.loaded_at = Some(UNIX_EPOCH);
         state.collected("neighbor", None, Duration::from_millis(1));
         state.process = Some(Default::default());
         state.tasks.insert("sysctl", Default::default());
     });
     node
+}
+
+/// What chains are not known of is of a table too large to be read.
+fn netfilter() -> Netfilter {
+    let of = |owner| (Backend::IptablesLegacy, netfilter::Family::Ipv4, owner);
+    Netfilter {
+        counts: [
+            (of(Owner::KubeProxy), Count { rules: 12_000, chains: Some(3000) }),
+            (of(Owner::Unknown), Count { rules: 90_000, chains: None }),
+        ]
+        .into(),
+        modes: Some(vec![]),
+        unknown: vec![],
+        read_at: std::time::Instant::now(),
+    }
 }
 
 /// Parses an exposition, refusing duplicates and series without HELP or TYPE.
@@ -105,12 +122,25 @@ fn a_scrape_has_every_series_once_with_help_and_type() {
         ("headroom_limit_hits_total{limit=\"neighbor_table\",object=\"ipv4\"}", 2.0),
         ("headroom_sysctl_in_sync{key=\"net.core.somaxconn\"}", 0.0),
         ("headroom_sysctl_writes_total{result=\"denied\"}", 0.0),
+        (&format!("headroom_netfilter_rules{{{LEGACY},owner=\"kube-proxy\"}}"), 12_000.0),
+        (&format!("headroom_netfilter_rules{{{LEGACY},owner=\"unknown\"}}"), 90_000.0),
+        (&format!("headroom_netfilter_chains{{{LEGACY},owner=\"kube-proxy\"}}"), 3000.0),
         ("headroom_host_netns", 1.0),
         ("headroom_collector_success{collector=\"neighbor\"}", 1.0),
     ] {
         let found = series.get(name).or_else(|| series.get(&reordered(name)));
         assert_eq!(found, Some(&value), "{name}\n{text}");
     }
+}
+
+const LEGACY: &str = "backend=\"iptables-legacy\",family=\"ipv4\"";
+
+#[test]
+fn what_is_not_known_of_netfilter_is_absent_and_its_age_is_there() {
+    let series = parse(&Metrics::new(node()).unwrap().render().unwrap());
+    let chains = series.keys().filter(|name| name.starts_with("headroom_netfilter_chains"));
+    assert_eq!(chains.count(), 1);
+    assert!(series.contains_key("headroom_limit_age_seconds{limit=\"netfilter_rules\"}"));
 }
 
 /// Labels come in the order of the table.
@@ -130,6 +160,7 @@ fn what_is_not_known_is_absent() {
     for prefix in [
         "headroom_neighbor",
         "headroom_bridge",
+        "headroom_netfilter",
         "headroom_sysctl_in_sync",
         "headroom_host_netns",
         "process_",

@@ -1,6 +1,8 @@
 //! The whole picture as one document, for `headroom status`.
 
+mod autogrow;
 mod limits;
+mod netfilter;
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::autogrow::Autogrow;
 pub use self::limits::{Capacity, Limit};
+pub use self::netfilter::{Netfilter, RuleCount};
 use super::metrics::REVISION;
 use crate::kernel::neighbor::Family;
 use crate::limits::bridge::Bridge as BridgeLimit;
@@ -55,10 +59,16 @@ pub struct Status {
     pub pods: Option<Pods>,
     /// The neighbor tables.
     pub neighbor_tables: Vec<NeighborTable>,
+    /// How the neighbor tables grow by themselves; null: `autogrow` is off.
+    #[serde(default)]
+    pub autogrow: Option<Autogrow>,
     /// Every watched bridge; absent while they are not known.
     pub bridges: Option<Vec<Bridge>>,
     /// How many more pods fit.
     pub capacity: Capacity,
+    /// Netfilter's rules; absent while they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netfilter: Option<Netfilter>,
     /// Every limit.
     pub limits: Vec<Limit>,
     /// How the reading of each source went.
@@ -220,9 +230,11 @@ impl Status {
             keys: state.keys.clone(),
             pods: state.pods.as_ref().map(pods),
             neighbor_tables: neighbor_tables(state),
+            autogrow: state.autogrow.as_ref().map(Autogrow::of),
             bridges: bridges(state),
             capacity: Capacity::of(&state.node, &capacity),
             limits: capacity.fits.into_iter().map(Limit::of).collect(),
+            netfilter: state.netfilter.as_ref().map(|found| netfilter::of(found, &state.kernel)),
             collectors: collectors(state),
             notices: notices(state),
         }

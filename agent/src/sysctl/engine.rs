@@ -14,7 +14,7 @@ use super::marks::Marks;
 use super::members::Pattern;
 use super::place::Place;
 use super::plan::{self, Change};
-use super::policy::Policy;
+use super::policy::{Policy, Source};
 use super::siblings::{changes_others, circumstances, note_along, original_under_switch};
 use super::state::KeyStatus;
 use crate::kernel::links;
@@ -281,6 +281,8 @@ impl Engine {
                 self.ledger.originate(&change.key, before);
             }
             self.ledger.intend(&change.key, now, &change.to.to_string());
+            let grows = |managed: &Managed| managed.policy.source == Source::Autogrow;
+            self.ledger.grows(&change.key, self.keys.get(change.index).is_some_and(grows));
         }
         // Then what is changed along, be it about to be written itself.
         for (change, now) in &texts {

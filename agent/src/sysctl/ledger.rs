@@ -189,6 +189,14 @@ impl Ledger {
         }
     }
 
+    /// Notes whether what is about to be written lets a table grow.
+    pub fn grows(&mut self, key: &Key, grown: bool) {
+        if let Some(record) = self.records.get_mut(key.as_str()) {
+            self.dirty |= record.grown != grown;
+            record.grown = grown;
+        }
+    }
+
     /// Notes a key that the write of another one may change, to `along` where that is known.
     pub fn sibling(&mut self, key: &Key, now: &str, written: &Key, along: Option<&str>) {
         let along = along.map(str::to_owned);

@@ -60,6 +60,8 @@ pub enum Source {
         /// 1-based.
         line: usize,
     },
+    /// `autogrow`: what a table has grown to.
+    Autogrow,
 }
 
 impl fmt::Display for Source {
@@ -67,6 +69,7 @@ impl fmt::Display for Source {
         match self {
             Self::Profile(name) => write!(f, "profile {name}"),
             Self::Config { line } => write!(f, "configuration line {line}"),
+            Self::Autogrow => f.write_str("autogrow"),
         }
     }
 }

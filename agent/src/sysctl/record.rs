@@ -30,6 +30,9 @@ pub struct Record {
     /// The index of the interface in the key: its name may be another one's later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
+    /// Whether the last write was to let a table grow, and not what the configuration says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grown: bool,
     /// The key whose write changes this one too, for a record that is only a sibling's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sibling_of: Option<String>,

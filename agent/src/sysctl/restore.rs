@@ -14,7 +14,7 @@ use super::ledger::{Ledger, Record};
 use super::managed::{Managed, show};
 use super::place::{Net, Place};
 use super::plan::{self, Change};
-use super::siblings::{Values, keep_under_switch, note_reached, reached, read_back};
+use super::siblings::{Values, keep_under_switch, note_reached, reached, read_back, value_of};
 use super::value::{Shape, Value};
 use crate::kernel::links;
 use crate::kernel::netns::NetnsError;
@@ -70,6 +70,18 @@ impl Engine {
         let globs: Vec<Glob> = self.patterns.iter().map(|pattern| pattern.glob.clone()).collect();
         // Before the first pass no pattern has found its keys.
         self.restore(|key| !wanted.contains(key) && !globs.iter().any(|glob| glob.covers(key)))
+    }
+
+    /// The record of a key that was written to let a table grow, and the value now, where that is
+    /// still ours.
+    pub fn grown(&self, key: &Key) -> Result<Option<(Record, String)>, NetnsError> {
+        let Some(record) = self.ledger.get(key).filter(|record| record.grown) else {
+            return Ok(None);
+        };
+        let (tree, key) = (&self.tree, key.clone());
+        let now = self.netns.clone().run(|| value_of(tree, &key))?;
+        let ours = now.filter(|now| record.is_ours(&key, now));
+        Ok(ours.map(|now| (record.clone(), now)))
     }
 
     /// Puts back the originals of the keys that `which` chooses.

@@ -15,12 +15,13 @@ pub(super) type Values = Vec<(Key, Option<String>)>;
 pub(super) fn circumstances(tree: &SysctlTree, managed: &Managed) -> String {
     let related = plan::related(managed.key.as_str()).iter().filter_map(|key| Key::parse(key).ok());
     let others = sibling_keys(&managed.key).into_iter().chain(related);
-    let values = others.map(|key| read(tree, &key).unwrap_or_default());
+    let values = others.map(|key| value_of(tree, &key).unwrap_or_default());
     let own = managed.text().unwrap_or_default().to_owned();
     std::iter::once(own).chain(values).collect::<Vec<_>>().join("\n")
 }
 
-fn read(tree: &SysctlTree, key: &Key) -> Option<String> {
+/// The value of a key now, if it can be read.
+pub(super) fn value_of(tree: &SysctlTree, key: &Key) -> Option<String> {
     let file = tree.open_key(key.as_str(), &key.path(), OpenMode::ReadOnly).ok()?;
     let mut buffer = Vec::new();
     file.read(&mut buffer).ok().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -37,7 +38,7 @@ fn concrete(sibling: &str, interface: Option<&str>) -> Option<Key> {
 
 /// The values of everything that a write to `key` changes too.
 fn sibling_values(tree: &SysctlTree, key: &Key, now: &str) -> Vec<(Key, String)> {
-    let value = |key: Key| read(tree, &key).map(|value| (key, value));
+    let value = |key: Key| value_of(tree, &key).map(|value| (key, value));
     let mut values: Vec<_> = sibling_keys(key).into_iter().filter_map(value).collect();
     if let Some((_, family, leaf)) = SWITCHES.iter().find(|(switch, ..)| *switch == key.as_str()) {
         // The kernel sets every interface's value. Putting the switch back sets them all to its
@@ -191,7 +192,7 @@ pub(super) fn reached(tree: &SysctlTree, ledger: &Ledger, written: &Key) -> Valu
         key != written && (switched || follows || siblings.contains(key))
     };
     let keys: Vec<Key> = ledger.iter().map(|(key, _)| key).filter(reaches).collect();
-    keys.into_iter().map(|key| (key.clone(), read(tree, &key))).collect()
+    keys.into_iter().map(|key| (key.clone(), value_of(tree, &key))).collect()
 }
 
 /// Notes what a write to `written` is about to change beside it: what is on record, and what is
@@ -229,7 +230,7 @@ pub(super) fn read_back(tree: &SysctlTree, ledger: &mut Ledger, written: &Key, b
     for (key, before) in before {
         let Some(record) = ledger.get(&key) else { continue };
         let switched = record.sibling_of.is_some() && !inherited && !are_twins(written, &key);
-        match read(tree, &key) {
+        match value_of(tree, &key) {
             Some(now) if switched || before.as_ref() != Some(&now) => {
                 ledger.came_along(&key, &now);
             }

@@ -68,12 +68,13 @@ const PANICKED: &str = "showing it panicked";
 type Section = fn(&NodeState, &mut Families);
 
 /// The parts, each by the name of the collector whose numbers it shows.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("neighbor", neighbor),
     ("bridges", bridges),
     ("sysctl", sysctl),
     ("pods", pods::pods),
     ("limits", limit),
+    ("netfilter", netfilter),
     ("agent", agent),
     ("process", process),
 ];
@@ -193,6 +194,10 @@ fn neighbor(state: &NodeState, out: &mut Families) {
             out.add(&table::NEIGHBOR_SCAN_TIMESTAMP, &label, seconds(scan.at));
         }
     }
+    let grown = state.autogrow.iter().flat_map(|growth| &growth.tables);
+    for (family, grown) in Family::ALL.into_iter().zip(grown) {
+        out.add(&table::AUTOGROW_STEPS, &[family.label()], grown.steps as f64);
+    }
     // Both families are scanned in the same namespaces.
     if let Some(scan) = state.neighbor.iter().find_map(|neighbor| neighbor.scan) {
         out.add(&table::NEIGHBOR_SCAN_NAMESPACES, &["scanned"], scan.scanned as f64);
@@ -252,14 +257,14 @@ fn limit(state: &NodeState, out: &mut Families) {
         let labels = [fit.limit.about.name, fit.limit.object.as_str()];
         out.add(&table::NODE_BINDING_LIMIT, &labels, 1.0);
     }
-    ages(&capacity.fits, out);
+    ages(state, &capacity.fits, out);
     if let Some(stalled) = state.cpu_stalled {
         out.add(&table::PRESSURE_STALLED, &["cpu"], stalled.as_secs_f64());
     }
 }
 
 /// How old the dear ones are: the oldest of a limit's objects.
-fn ages(fits: &[Fit], out: &mut Families) {
+fn ages(state: &NodeState, fits: &[Fit], out: &mut Families) {
     let mut ages = BTreeMap::new();
     for limit in fits.iter().map(|fit| &fit.limit) {
         if let Some(at) = limit.read_at {
@@ -267,8 +272,20 @@ fn ages(fits: &[Fit], out: &mut Families) {
             *oldest = at.min(*oldest);
         }
     }
+    if let Some(netfilter) = &state.netfilter {
+        ages.insert(crate::limits::netfilter::NAME, netfilter.read_at);
+    }
     for (name, at) in ages {
         out.add(&table::LIMIT_AGE, &[name], at.elapsed().as_secs_f64());
+    }
+}
+
+fn netfilter(state: &NodeState, out: &mut Families) {
+    let counts = state.netfilter.iter().flat_map(|netfilter| &netfilter.counts);
+    for ((backend, family, owner), count) in counts {
+        let labels = [backend.label(), family.label(), owner.label()];
+        out.add(&table::NETFILTER_RULES, &labels, count.rules as f64);
+        out.maybe(&table::NETFILTER_CHAINS, &labels, count.chains);
     }
 }
 

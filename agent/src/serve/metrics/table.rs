@@ -85,6 +85,8 @@ table! {
         "Packets dropped while their neighbor was being resolved, since boot, kernel-wide."
     NEIGHBOR_RESOLUTION_FAILURES Counter "headroom_neighbor_resolution_failures_total" ["family"]
         "Neighbors that did not answer, since boot, kernel-wide."
+    AUTOGROW_STEPS Counter "headroom_autogrow_steps_total" ["family"]
+        "Times that gc_thresh3 was raised because the neighbor table was about to be full, since the agent started; only where `autogrow` is on."
     BRIDGE_PORTS Gauge "headroom_bridge_ports" ["bridge"]
         "Ports of a bridge in the host's network namespace."
     BRIDGE_PORTS_LIMIT Gauge "headroom_bridge_ports_limit" ["bridge"]
@@ -133,6 +135,10 @@ table! {
         "Time since a limit was read that is too dear for every scrape; of its oldest object, in seconds."
     PRESSURE_STALLED Counter "headroom_pressure_stalled_seconds_total" ["resource"]
         "Time in which some task was ready and had to wait for the resource, since boot, kernel-wide (PSI); only on kernels that have it."
+    NETFILTER_RULES Gauge "headroom_netfilter_rules" ["backend", "family", "owner"]
+        "Rules of the node's network namespace, by whether they are in chains or tables of kube-proxy's own; of ipvs the destinations. Owner unknown: an upper bound, of tables too large to be read."
+    NETFILTER_CHAINS Gauge "headroom_netfilter_chains" ["backend", "family", "owner"]
+        "Chains of the node's network namespace, built-in ones included; of ipvs the virtual services."
     HOST_NETNS Gauge "headroom_host_netns" []
         "Whether the agent is in the node's network namespace (1), where it should be, or not (0)."
     TASK_RESTARTS Counter "headroom_task_restarts_total" ["task"]
