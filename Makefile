@@ -4,13 +4,14 @@
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 25 minutes)
 # make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
+# make exhaustion  drive limits to the kernel's refusal, beside what was foretold (root; a minute)
 # make vm-test   run tests with real modules on Debian kernels in virtual machines (half an hour)
 # make image   build the container image with docker or buildah
 
 CARGO ?= cargo
 export HEADROOM_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: run build test peers lint docs bench conformance vm-test image clean
+.PHONY: run build test peers lint docs bench conformance exhaustion vm-test image clean
 
 run: build
 	$${CARGO_TARGET_DIR:-target}/release/headroom run
@@ -59,6 +60,10 @@ conformance:
 	@.ci/install iproute2 procps systemd tuned
 	$(CARGO) build --locked -p headroom
 	$(CARGO) run --locked -p headroom-tests --bin conformance -- --out docs/conformance.md
+
+exhaustion:
+	@.ci/install containernetworking-plugins iproute2 iptables
+	$(CARGO) run --locked -p headroom-tests --bin exhaustion -- --out docs/density.md
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE ?= headroom:$(VERSION)

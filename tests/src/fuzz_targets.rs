@@ -22,9 +22,12 @@ use headroom::kernel::name::Name;
 use headroom::kernel::neighbor::{classify, parse_stat, parse_table};
 use headroom::kernel::netfilter::legacy::{self, Info};
 use headroom::kernel::netfilter::{ipvs, nftables};
+use headroom::kernel::notify_groups::Watches;
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, conntrack_stat, counters, kubelet, links, netlink};
+use headroom::kernel::{
+    cgroup, conntrack_stat, counters, kubelet, links, mounts, netlink, processes,
+};
 use headroom::limits::pod_addresses::host_local::{self, Ipam};
 use headroom::limits::{conntrack, keys, max_pods};
 use headroom::node::{Check, Node};
@@ -47,7 +50,7 @@ use headroom::sysctl::value::{Shape, Value};
 pub type Body = fn(&[u8]);
 
 /// All targets, by the name of their binary and of their corpus.
-pub const ALL: [(&str, Body); 25] = [
+pub const ALL: [(&str, Body); 26] = [
     ("bridge_pattern", bridge_pattern),
     ("catalogue_lookup", catalogue_lookup),
     ("cgroup_path", cgroup_path),
@@ -55,12 +58,13 @@ pub const ALL: [(&str, Body); 25] = [
     ("cni_result", cni_result),
     ("config", config),
     ("fanotify_events", fanotify_events),
+    ("fdinfo", fdinfo),
     ("health_query", health_query),
     ("http_client_response", http_client_response),
     ("http_request", http_request),
-    ("kubelet_config", kubelet_config),
     ("ip_vs", ip_vs),
     ("iptables_entries", iptables_entries),
+    ("kubelet_config", kubelet_config),
     ("ledger", ledger),
     ("limits", limits),
     ("neighbor_stat", neighbor_stat),
@@ -356,13 +360,29 @@ pub fn fanotify_events(data: &[u8]) {
     }
 }
 
+/// `/proc/<pid>/fdinfo/<n>` of an inotify instance, in pieces of the size that the first byte says: as
+/// many watches as lines that say so. The same bytes as a `status` and as a line of `mountinfo`.
+pub fn fdinfo(data: &[u8]) {
+    let Some((size, text)) = data.split_first() else { return };
+    let mut watches = Watches::default();
+    text.chunks(usize::from(*size).max(1)).for_each(|piece| watches.feed(piece));
+    let lines = text.split(|byte| *byte == b'\n');
+    let expected = lines.filter(|line| line.starts_with(b"inotify wd:")).count();
+    assert_eq!(watches.count(), expected as u64);
+    if let Some(uid) = processes::effective_uid_in(text) {
+        assert!(String::from_utf8_lossy(text).contains(&uid.to_string()), "{uid}");
+    }
+    assert!(!mounts::is_of_pod(text) || text.iter().filter(|byte| **byte == b' ').count() >= 4);
+}
+
 /// Files that limits are read from: what is made of them is bounded by what is in them.
 pub fn limits(data: &[u8]) {
     let data = data.get(..64 << 10).unwrap_or(data);
     let text = String::from_utf8_lossy(data);
     let lines = text.lines().count();
     let _ = (counters::threads(&text), counters::pressure_some(&text));
-    let _ = (counters::tcp_sockets(&text), counters::keyed(&text, "nr_descendants"));
+    let _ = (counters::tcp_sockets(&text), counters::tcp6_inuse(&text));
+    let _ = counters::keyed(&text, "nr_descendants");
     let _ = (counters::memory_cgroups(&text), counters::ipv6_dst_entries(&text));
     let _ = counters::netstat(&text, "TcpExt", ["ListenOverflows", "TCPAbortOnMemory"]);
     if let Some([first, second]) = counters::words(&text, [0, 1]) {

@@ -24,6 +24,7 @@ pub mod agent_process;
 pub mod conformance;
 pub mod cri;
 pub mod density;
+pub mod exhaustion;
 pub mod fuzz_targets;
 mod support;
 

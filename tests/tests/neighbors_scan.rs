@@ -16,7 +16,6 @@ use headroom::kernel::system;
 use headroom::kernel::tour::{Tour, Work};
 use headroom::limits::neighbor::round::{Round, round};
 use headroom::limits::neighbor::{Basis, Neighbor, Sampler, Scan, limits};
-use headroom::node::NodeState;
 use headroom_tests::agent_process::{Agent, Home};
 use headroom_tests::{Namespace, Pods, SavedSysctls, ip, ip_batch, root_or_skip};
 use nix::sys::stat::Mode;
@@ -281,8 +280,7 @@ fn the_fullest_pod_tells_how_full_connection_tracking_is() {
 }
 
 fn limits_of(round: &Round) -> headroom::limits::Limit {
-    let node = NodeState { pod_conntrack: round.conntrack, ..NodeState::default() };
-    headroom::limits::pod_conntrack::limits(&node).unwrap()
+    headroom::limits::pod_conntrack::limit(round.conntrack.as_ref()).unwrap()
 }
 
 #[test]

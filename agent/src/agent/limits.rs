@@ -160,10 +160,13 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `None` where one of the directories cannot be read: fewer than there are would be said.
 fn count_files(directories: &[PathBuf]) -> Option<u64> {
-    let names = |directory| node_file::list(directory, MOST_PODS).ok();
-    let counts = directories.iter().map(|directory| Some(names(directory)?.names.len() as u64));
-    counts.sum()
+    let count = |directory: &PathBuf| {
+        let found = node_file::list(directory, MOST_PODS).ok()?;
+        Some(found.names.len() as u64)
+    };
+    directories.iter().map(count).sum()
 }
 
 fn read(reader: &mut dyn Reader) -> (Vec<Limit>, Duration) {
@@ -184,5 +187,25 @@ impl Reader for Away {
 
     fn read(&mut self) -> Vec<Limit> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_counted_by_their_files_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&first).unwrap();
+        assert_eq!(count_files(std::slice::from_ref(&first)), Some(0));
+        std::fs::write(first.join("a"), "").unwrap();
+        let both = [first.clone(), second.clone()];
+        assert_eq!(count_files(&both), None, "one is missing");
+        std::fs::create_dir(&second).unwrap();
+        std::fs::write(second.join("b"), "").unwrap();
+        assert_eq!(count_files(&both), Some(2));
     }
 }

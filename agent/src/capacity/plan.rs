@@ -204,7 +204,9 @@ fn default(about: &About) -> Option<Known> {
     // What is no key of the kernel has the value that Kubernetes or its tools choose.
     let (object, max) = match about.name {
         "bridge_ports" => ("cni0", crate::limits::bridge::PORTS),
-        "cpu_backlog" => ("cni0", default_of(about.raised_by?)?),
+        "cpu_backlog" => {
+            ("cni0", crate::limits::cpu_backlog::copies(default_of(about.raised_by?)?))
+        }
         "neighbor_table" => ("ipv4", default_of(about.raised_by?)?),
         "max_pods" => ("", 110),
         // A /24 for each node, as kube-controller-manager has it; one is the bridge's.

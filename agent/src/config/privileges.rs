@@ -256,7 +256,15 @@ impl Table {
             self.may(namespaces(directory), why);
         }
         let pid = Grant::HostNamespace { name: "hostPID" };
-        self.may(pid, "sees the processes that wrote a key, or hold the agent's port");
+        self.may(pid.clone(), "sees the processes that wrote a key, or hold the agent's port");
+        let look = "counts users' inotify instances and network namespaces, by all processes";
+        self.may(pid.clone(), look);
+        self.may(Grant::Capability { name: "SYS_PTRACE" }, look);
+        self.may(pid, "counts the mounts of the host's mount namespace");
+        let cgroups = Path::new("/sys/fs/cgroup");
+        let inside = format!("{HOST}{}", cgroups.to_string_lossy());
+        let grant = mount(Some(cgroups), Path::new(&inside), PathType::Directory, true);
+        self.may(grant, "counts pods and their pids, by their cgroups");
         let why = "a buffer for bursts of link events beyond net.core.rmem_max";
         self.may(Grant::Capability { name: "NET_ADMIN" }, why);
         self.limits(config);

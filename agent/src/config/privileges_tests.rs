@@ -43,6 +43,15 @@ fn watching_needs_no_capability_and_writes_nothing_of_the_host() {
     }
 }
 
+#[test]
+fn counting_what_has_no_counter_is_offered_and_never_asked_for() {
+    let watching = of("mode: observe\n");
+    let optional = short(&watching.optional);
+    for name in ["hostPID", "SYS_PTRACE", "/sys/fs/cgroup:/host/sys/fs/cgroup ro"] {
+        assert!(optional.contains(&name.to_owned()), "{name}: {optional:?}");
+    }
+}
+
 /// What the DaemonSet mounts, and the one key that it leaves out.
 #[test]
 fn the_embedded_default() {
@@ -167,6 +176,15 @@ fn the_files_of_the_host_are_where_the_agent_looks() {
     assert_eq!(files.map(known).collect::<Vec<_>>(), [true; 3]);
 }
 
+#[test]
+fn the_scan_of_pods_neighbors_takes_what_nobody_has_to_give() {
+    let needs = of("mode: observe\n");
+    let optional = short(&needs.optional);
+    assert!(optional.contains(&"SYS_ADMIN".to_owned()), "{optional:?}");
+    let mount = "/var/run/netns:/var/run/netns ro later".to_owned();
+    assert!(optional.contains(&mount), "{optional:?}");
+}
+
 /// All are read-only, and none is needed: what is configured is not looked for.
 #[test]
 fn limits_are_told_by_files_of_the_node() {
@@ -186,13 +204,4 @@ fn limits_are_told_by_files_of_the_node() {
     assert_eq!(limits("limits: { maxPods: 250 }\n"), [cni, flannel, leases]);
     assert_eq!(limits("limits: { podRange: 10.0.0.0/24 }\n"), [kubelet]);
     assert_eq!(limits("limits: { maxPods: 250, podRange: 10.0.0.0/24 }\n"), [""; 0]);
-}
-
-#[test]
-fn the_scan_of_pods_neighbors_takes_what_nobody_has_to_give() {
-    let needs = of("mode: observe\n");
-    let optional = short(&needs.optional);
-    assert!(optional.contains(&"SYS_ADMIN".to_owned()), "{optional:?}");
-    let mount = "/var/run/netns:/var/run/netns ro later".to_owned();
-    assert!(optional.contains(&mount), "{optional:?}");
 }

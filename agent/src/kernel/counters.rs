@@ -51,11 +51,11 @@ fn key_user(line: &str) -> Option<KeyUser> {
 /// The line `TCP:` of `/proc/net/sockstat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpSockets {
-    /// In use in this network namespace, listening ones too.
+    /// Of IPv4, in use in this network namespace, listening ones too.
     pub inuse: u64,
     /// Without a process, in all namespaces.
     pub orphan: u64,
-    /// In TIME_WAIT in this network namespace.
+    /// In TIME_WAIT in this network namespace, those of IPv6 too.
     pub tw: u64,
     /// Pages of memory, of all namespaces.
     pub mem: u64,
@@ -64,18 +64,26 @@ pub struct TcpSockets {
 /// `/proc/net/sockstat` (`sockstat_seq_show`).
 #[must_use]
 pub fn tcp_sockets(text: &str) -> Option<TcpSockets> {
-    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    let find = |name: &str| {
-        let mut words = line.split_ascii_whitespace();
-        words.find(|word| *word == name)?;
-        words.next()?.parse().ok()
-    };
+    let find = |name| sockets(text, "TCP:", name);
     Some(TcpSockets {
         inuse: find("inuse")?,
         orphan: find("orphan")?,
         tw: find("tw")?,
         mem: find("mem")?,
     })
+}
+
+/// `/proc/net/sockstat6`: TCP sockets of IPv6 in use in this network namespace, listening ones too.
+#[must_use]
+pub fn tcp6_inuse(text: &str) -> Option<u64> {
+    sockets(text, "TCP6:", "inuse")
+}
+
+fn sockets(text: &str, protocol: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(protocol))?;
+    let mut words = line.split_ascii_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()?.parse().ok()
 }
 
 /// Counters of one group of `/proc/net/netstat`, which is a line of names and one of numbers. The

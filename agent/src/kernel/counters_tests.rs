@@ -38,6 +38,8 @@ fn sockets_of_tcp_are_found_by_name() {
     let text = "sockets: used 16\nTCP: inuse 1 orphan 2 tw 3 alloc 4 mem 343\nUDP: inuse 9 mem 8\n";
     let found = TcpSockets { inuse: 1, orphan: 2, tw: 3, mem: 343 };
     assert_eq!(tcp_sockets(text), Some(found));
+    assert_eq!(tcp6_inuse("TCP6: inuse 4\nUDP6: inuse 9\n"), Some(4));
+    assert_eq!(tcp6_inuse(text), None);
     assert_eq!(tcp_sockets("UDP: inuse 9 mem 8\n"), None);
     assert_eq!(tcp_sockets("TCP: inuse 1 orphan 2 tw 3 alloc 4\n"), None);
 }

@@ -50,6 +50,8 @@ fn word<'a>(status: &'a [u8], begin: &[u8], place: usize) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -60,5 +62,16 @@ mod tests {
             assert_eq!(effective_uid_in(broken), None, "{broken:?}");
         }
         assert_eq!(word(b"CapEff:\t000001ff\n", b"CapEff:", 0), Some("000001ff"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_user_is_found_behind_whatever_lines(
+            before in prop::collection::vec("[A-TV-Z][a-z]{0,5}:\t.{0,20}", 0..5),
+            user: u32,
+        ) {
+            let status = format!("{}\nUid:\t0\t{user}\t0\t0\nGid:\t1\t1\t1\t1\n", before.join("\n"));
+            prop_assert_eq!(effective_uid_in(status.as_bytes()), Some(user));
+        }
     }
 }

@@ -45,6 +45,6 @@ impl Reader for Aio {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        Limit::read(&ABOUT, "node", self.numbers()).into_iter().collect()
+        Limit::read(&ABOUT, "", self.numbers()).into_iter().collect()
     }
 }

@@ -13,7 +13,7 @@ const IDS: u64 = 65_535;
 /// Memory cgroups.
 pub static ABOUT: About = About {
     name: "cgroups",
-    title: "memory cgroups of the",
+    title: "memory cgroups",
     unit: "cgroups",
     scope: "the node",
     read: "/proc/cgroups, or cgroup.stat of the root",
@@ -40,7 +40,8 @@ pub static ABOUT: About = About {
 
 /// Why nothing is known.
 const NOT_THE_ROOT: &str = "this kernel does not list the memory controller in /proc/cgroups, and the agent's \
-                            /sys/fs/cgroup is not the root: mount the host's /sys there, read-only";
+                            cgroup tree is not the host's: mount the host's /sys/fs/cgroup at \
+                            /host/sys/fs/cgroup, read-only";
 
 /// Reads it. Not at every scrape: on 5.10, /proc/cgroups takes the lock under which cgroups are made.
 #[derive(Debug)]
@@ -54,24 +55,23 @@ impl Cgroups {
     /// Nothing is opened yet.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
-        let root = roots.sys.join("fs/cgroup");
         Self {
             list: Kept::new(roots.proc.join("cgroups")),
-            stat: Kept::new(root.join("cgroup.stat")),
-            kind: Kept::new(root.join("cgroup.type")),
+            stat: Kept::new(roots.cgroup.join("cgroup.stat")),
+            kind: Kept::new(roots.cgroup.join("cgroup.type")),
         }
     }
 
     fn limit(&mut self) -> Result<Limit, FileError> {
         if let Some(count) = self.list.parsed(counters::memory_cgroups)? {
-            return Ok(Limit::of(&ABOUT, "node").with(count, IDS));
+            return Ok(Limit::of(&ABOUT, "").with(count, IDS));
         }
         // Every cgroup but the root has a type.
         if self.kind.bytes().is_ok() {
-            return Ok(Limit::unknown(&ABOUT, "node", NOT_THE_ROOT));
+            return Ok(Limit::unknown(&ABOUT, "", NOT_THE_ROOT));
         }
         let count = self.stat.parsed(counted)?;
-        Ok(Limit { read_from: "cgroup.stat", ..Limit::of(&ABOUT, "node").with(count, IDS) })
+        Ok(Limit { read_from: "cgroup.stat", ..Limit::of(&ABOUT, "").with(count, IDS) })
     }
 }
 
@@ -91,7 +91,7 @@ impl Reader for Cgroups {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        let limit = self.limit().map_or_else(|error| Limit::read(&ABOUT, "node", Err(error)), Some);
+        let limit = self.limit().map_or_else(|error| Limit::read(&ABOUT, "", Err(error)), Some);
         limit.into_iter().collect()
     }
 
@@ -108,11 +108,12 @@ mod tests {
     #[test]
     fn the_count_is_of_the_controller_and_never_of_a_container() {
         let proc = tempfile::tempdir().unwrap();
-        let sys = tempfile::tempdir().unwrap();
-        let cgroup = sys.path().join("fs/cgroup");
-        std::fs::create_dir_all(&cgroup).unwrap();
-        let roots =
-            Roots { proc: proc.path().to_owned(), sys: sys.path().to_owned(), ..Roots::default() };
+        let cgroup = tempfile::tempdir().unwrap();
+        let roots = Roots {
+            proc: proc.path().to_owned(),
+            cgroup: cgroup.path().to_owned(),
+            ..Roots::default()
+        };
         let mut reader = Cgroups::new(&roots);
         let mut used = || reader.read().pop().and_then(|limit| limit.used);
         assert_eq!(used(), None, "no cgroups");
@@ -120,14 +121,14 @@ mod tests {
         list("#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t69\t1\n");
         assert_eq!(used(), Some(69));
         list("#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
-        let stat = |text| std::fs::write(cgroup.join("cgroup.stat"), text).unwrap();
+        let stat = |text| std::fs::write(cgroup.path().join("cgroup.stat"), text).unwrap();
         stat("nr_descendants 61\nnr_dying_descendants 5\n");
         assert_eq!(used(), Some(67));
         stat(
             "nr_descendants 61\nnr_subsys_memory 50\nnr_dying_descendants 5\nnr_dying_subsys_memory 3\n",
         );
         assert_eq!(used(), Some(53));
-        std::fs::write(cgroup.join("cgroup.type"), "domain\n").unwrap();
+        std::fs::write(cgroup.path().join("cgroup.type"), "domain\n").unwrap();
         let limit = reader.read().remove(0);
         assert!(limit.used.is_none() && limit.unknown.is_some());
     }

@@ -9,7 +9,7 @@ use crate::kernel::kept::Kept;
 /// Tracked connections.
 pub static ABOUT: About = About {
     name: "conntrack",
-    title: "connection tracking of the",
+    title: "connection tracking",
     unit: "connections",
     scope: "each network namespace; `host` is the node's, through which services and SNAT go, `fullest pod` \
             that of the pod with the most",

@@ -1,4 +1,4 @@
-//! The queue of frames of each CPU (`netdev_max_backlog`), against what one broadcast puts into it.
+//! The queues of frames each CPU (`netdev_max_backlog`), against what one broadcast puts into it.
 //!
 //! A bridge sends a broadcast to every port, and a veth puts each copy into the queue of the CPU that
 //! sends (`veth_xmit`, `netif_rx`). `enqueue_to_backlog` takes a frame while the queue's length is at
@@ -37,7 +37,7 @@ pub static ABOUT: About = About {
 /// What the queues lost.
 pub static QUEUE: About = About {
     name: "softnet_backlog",
-    title: "queue of frames of",
+    title: "queues of frames",
     unit: "frames",
     scope: "each CPU; hits are of all CPUs",
     read: "/proc/net/softnet_stat",
@@ -52,7 +52,7 @@ pub static QUEUE: About = About {
 /// How often receiving took all the time it may.
 pub static BUDGET: About = About {
     name: "softnet_budget",
-    title: "time for received frames of",
+    title: "time for received frames",
     unit: "frames",
     scope: "each CPU; hits are of all CPUs",
     read: "/proc/net/softnet_stat",
@@ -88,7 +88,7 @@ impl Softnet {
 
     fn limits(&mut self) -> Result<[Limit; 2], FileError> {
         let counted = self.stat.parsed(counters::softnet)?;
-        let node = |about, hits| Limit { hits: Some(hits), ..Limit::of(about, "every CPU") };
+        let node = |about, hits| Limit { hits: Some(hits), ..Limit::of(about, "") };
         let max = Some(self.max.number()?);
         let queue = Limit { max, ..node(&QUEUE, counted.dropped) };
         Ok([queue, node(&BUDGET, counted.time_squeeze)])
@@ -103,7 +103,7 @@ impl Reader for Softnet {
     fn read(&mut self) -> Vec<Limit> {
         match self.limits() {
             Ok(limits) => limits.into(),
-            Err(error) => Limit::read(&QUEUE, "every CPU", Err(error)).into_iter().collect(),
+            Err(error) => Limit::read(&QUEUE, "", Err(error)).into_iter().collect(),
         }
     }
 }
@@ -143,7 +143,7 @@ mod tests {
         let mut node = NodeState::default();
         let name = Name::from_bytes(*b"cni0");
         node.bridges = Some(vec![Bridge { name, ports, limit: 1023, read_from: "brif" }]);
-        let queue = Limit { max: backlog, ..Limit::of(&QUEUE, "every CPU") };
+        let queue = Limit { max: backlog, ..Limit::of(&QUEUE, "") };
         node.limits.insert(READER, vec![queue]);
         node
     }

@@ -1,5 +1,7 @@
 //! Local ports that the kernel gives to connections of the host's network namespace.
 
+use nix::errno::Errno;
+
 use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots};
 use crate::kernel::counters;
 use crate::kernel::errno::FileError;
@@ -8,10 +10,10 @@ use crate::kernel::kept::Kept;
 /// Local ports.
 pub static ABOUT: About = About {
     name: "ephemeral_ports",
-    title: "local ports of the",
+    title: "local ports",
     unit: "TCP sockets",
     scope: "each network namespace, and there each destination; shown of the host's, all destinations together",
-    read: "/proc/net/sockstat",
+    read: "/proc/net/sockstat and sockstat6",
     raised_by: Some("net.ipv4.ip_local_port_range"),
     cost: Cost::NotByPods,
     cost_why: "pods with a network namespace of their own have a range of their own; what uses this one is \
@@ -20,8 +22,8 @@ pub static ABOUT: About = About {
     exactness: &[(
         "all",
         Exactness::UpperBound,
-        "all sockets in use and in TIME_WAIT, listening ones and IPv4's of other destinations too: a port \
-         is taken for one destination only; sockets of IPv6 are in it, UDP is not",
+        "all TCP sockets in use and in TIME_WAIT, listening ones and those of every destination: a port \
+         is taken for one destination only; UDP, which has its own ports, is not in it",
     )],
     cadence: Cadence::Scrape,
 };
@@ -30,6 +32,7 @@ pub static ABOUT: About = About {
 #[derive(Debug)]
 pub struct EphemeralPorts {
     sockets: Kept,
+    sockets6: Kept,
     range: Kept,
     reserved: Kept,
 }
@@ -41,6 +44,7 @@ impl EphemeralPorts {
         let file = |name| Kept::new(roots.proc.join(name));
         Self {
             sockets: file("net/sockstat"),
+            sockets6: file("net/sockstat6"),
             range: file("sys/net/ipv4/ip_local_port_range"),
             reserved: file("sys/net/ipv4/ip_local_reserved_ports"),
         }
@@ -48,10 +52,16 @@ impl EphemeralPorts {
 
     fn numbers(&mut self) -> Result<[u64; 2], FileError> {
         let sockets = self.sockets.parsed(counters::tcp_sockets)?;
+        let inuse6 = match self.sockets6.parsed(counters::tcp6_inuse) {
+            // A kernel without IPv6.
+            Err(error) if error.errno == Errno::ENOENT => 0,
+            other => other?,
+        };
         let [low, high] = self.range.fields([0, 1])?;
         let reserved = self.reserved.parsed(|list| counters::ports_between(list, low, high))?;
         let width = high.saturating_add(1).saturating_sub(low);
-        Ok([sockets.inuse.saturating_add(sockets.tw), width.saturating_sub(reserved)])
+        let used = sockets.inuse.saturating_add(inuse6).saturating_add(sockets.tw);
+        Ok([used, width.saturating_sub(reserved)])
     }
 }
 

@@ -42,7 +42,7 @@ impl Reader for FileHandles {
 
     fn read(&mut self) -> Vec<Limit> {
         // The second word is 0 since Linux 2.6.
-        let limit = Limit::read(&ABOUT, "node", self.file.fields([0, 2]));
+        let limit = Limit::read(&ABOUT, "", self.file.fields([0, 2]));
         limit.map(without_no_limit).into_iter().collect()
     }
 }

@@ -7,11 +7,10 @@ use nix::errno::Errno;
 use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots};
 use crate::kernel::errno::FileError;
 use crate::kernel::kept::Kept;
-use crate::kernel::net_processes::ProcessesError;
 use crate::kernel::notify_groups::{self, Count, Held, Scan};
 use crate::kernel::{processes, slab};
 
-/// Users shown of each: the fullest.
+/// Users shown of each: root and the fullest.
 const SHOWN: usize = 5;
 /// Where there may be more watches, they are not read: the kernel renders all of an instance at once,
 /// in a buffer that is charged to the reader; with 192 bytes a watch at the most this is 32 MiB.
@@ -108,7 +107,8 @@ impl Reader for Inotify {
     fn read(&mut self) -> Vec<Limit> {
         let watches_max = self.watches.number();
         let watches_read = self.watches_may_be_read(&watches_max);
-        let scan = notify_groups::scan(&self.roots.proc, watches_read).map_err(why_none);
+        let scan = notify_groups::scan(&self.roots.proc, watches_read);
+        let scan = scan.map_err(|error| error.to_string());
         let scan = scan.and_then(|scan| match refusal(&scan, &self.roots) {
             Some(why) => Err(why),
             None => Ok(scan),
@@ -131,10 +131,6 @@ impl Reader for Inotify {
     }
 }
 
-fn why_none(error: ProcessesError) -> String {
-    error.to_string()
-}
-
 /// Without the capability only a part is seen, and which one is chance. With it, what is still refused
 /// is another security module's choice.
 fn refusal(scan: &Scan, roots: &Roots) -> Option<String> {
@@ -146,7 +142,7 @@ fn refusal(scan: &Scan, roots: &Roots) -> Option<String> {
     })
 }
 
-/// The fullest users. A kernel without the key has no such limit.
+/// Root and the fullest users. A kernel without the key has no such limit.
 fn of_users(
     about: &'static About,
     scan: &Result<Scan, String>,
@@ -164,10 +160,13 @@ fn of_users(
         }
         Ok(scan) => scan,
     };
-    let mut users: Vec<(u32, Count)> =
-        scan.users.iter().map(|(user, held)| (*user, count(held))).collect();
-    users.retain(|(_, count)| count.all > 0);
+    // Root's first, also where there are none: it is the one that pods share.
+    let root = scan.users.get(&0).copied().unwrap_or_default();
+    let others = scan.users.iter().filter(|(user, _)| **user != 0);
+    let others = others.map(|(user, held)| (*user, count(held)));
+    let mut users: Vec<(u32, Count)> = others.filter(|(_, count)| count.all > 0).collect();
     users.sort_by_key(|(user, count)| (std::cmp::Reverse(count.all), *user));
+    users.insert(0, (0, count(&root)));
     users.truncate(SHOWN);
     let limit = |(user, count): (u32, Count)| {
         let mut limit = Limit::of(about, format!("uid {user}"));

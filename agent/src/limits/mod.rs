@@ -213,9 +213,10 @@ impl Limit {
 pub fn named(about: &About, object: &str) -> String {
     let title = about.title;
     match object {
-        "" => title.to_owned(),
+        "" => title.trim_end_matches(" of").to_owned(),
         "ipv4" => format!("IPv4 {title}"),
         "ipv6" => format!("IPv6 {title}"),
+        "host" => format!("{} of the host", title.trim_end_matches(" of")),
         object => format!("{title} {object}"),
     }
 }
@@ -346,12 +347,12 @@ fn by_pods(limit: Limit, node: &NodeState) -> Limit {
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
     limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
+    limits.extend(pod_conntrack::limit(node.pod_conntrack.as_ref()));
     limits.extend(cpu_backlog::limits(node));
     let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
     limits.extend(found.flat_map(|(_, found)| found).cloned());
     limits.extend(max_pods::limits(node));
     limits.extend(pod_addresses::limits(node));
-    limits.extend(pod_conntrack::limits(node));
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

@@ -6,7 +6,7 @@ use crate::kernel::net_namespaces::{self, Seen};
 use crate::kernel::netns::{self, Kind};
 use crate::kernel::{processes, slab};
 
-/// Users shown: the fullest.
+/// Users shown: root and the fullest.
 const SHOWN: usize = 5;
 /// The slab cache of network namespaces (`net_ns_init`).
 const SLAB: &str = "net_namespace";
@@ -101,8 +101,11 @@ impl Reader for NetNamespaces {
 }
 
 fn of_users(seen: &Seen, max: u64) -> Vec<Limit> {
-    let mut users: Vec<(u32, u64)> = seen.users.iter().map(|(user, used)| (*user, *used)).collect();
+    let others = seen.users.iter().filter(|(user, _)| **user != 0);
+    let mut users: Vec<(u32, u64)> = others.map(|(user, used)| (*user, *used)).collect();
     users.sort_by_key(|(user, used)| (std::cmp::Reverse(*used), *user));
+    // The one that pods share, also where there are none.
+    users.insert(0, (0, seen.users.get(&0).copied().unwrap_or_default()));
     users.truncate(SHOWN);
     let limit = |(user, used)| Limit {
         cost: if user == 0 { ABOUT.cost } else { Cost::NotByPods },

@@ -8,7 +8,7 @@ use crate::kernel::system;
 /// Threads.
 pub static ABOUT: About = About {
     name: "pids",
-    title: "threads of the node against",
+    title: "thread limit",
     unit: "threads",
     scope: "the node; `pid_max` and `threads_max` are two limits of the same number",
     read: "/proc/loadavg",

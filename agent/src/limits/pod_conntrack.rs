@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{Cost, Limit, conntrack};
-use crate::node::NodeState;
 
 /// What the last round through pods' namespaces found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +31,16 @@ impl PodConntrack {
     }
 }
 
-/// The fullest pod's, beside the node's own.
+/// The fullest pod. No pod more makes that one fuller.
 #[must_use]
-pub fn limits(node: &NodeState) -> Option<Limit> {
-    let fullest = node.pod_conntrack?;
+pub fn limit(found: Option<&PodConntrack>) -> Option<Limit> {
+    let found = found?;
     Some(Limit {
-        hits: Some(fullest.drops),
+        hits: Some(found.drops),
         read_from: "/proc/net/stat/nf_conntrack in every pod's namespace",
-        // More pods do not make one pod's connections more.
         cost: Cost::NotByPods,
-        read_at: Some(fullest.at),
-        ..Limit::of(&conntrack::ABOUT, "fullest pod").with(fullest.entries, fullest.max)
+        read_at: Some(found.at),
+        ..Limit::of(&conntrack::ABOUT, "fullest pod").with(found.entries, found.max)
     })
 }
 
@@ -64,8 +62,8 @@ mod tests {
             known = PodConntrack::after(known, Some(round(seen)));
             assert_eq!(known.map(|known| known.drops), Some(told));
         }
-        let node = NodeState { pod_conntrack: known, ..NodeState::default() };
-        assert_eq!(limits(&node).and_then(|limit| limit.hits), Some(9));
+        let limit = limit(known.as_ref());
+        assert_eq!(limit.and_then(|limit| limit.hits), Some(9));
         assert_eq!(PodConntrack::after(known, None), None);
     }
 }

@@ -18,8 +18,8 @@ pub static ABOUT: About = About {
     exactness: &[(
         "all",
         Exactness::Exact,
-        "`pty_count` against max less reserve: the reserve is for the host's first devpts alone \
-         (`devpts_new_index`)",
+        "`pty_count` against max less reserve less 1 (`devpts_new_index`): the reserve is for the \
+         host's first devpts alone",
     )],
     cadence: Cadence::Scrape,
 };
@@ -42,7 +42,8 @@ impl Ptys {
 
     fn numbers(&mut self) -> Result<[u64; 2], FileError> {
         let max = self.max.number()?.saturating_sub(self.reserve.number()?);
-        Ok([self.used.number()?, max])
+        // One that makes the count equal to it is refused.
+        Ok([self.used.number()?, max.saturating_sub(1)])
     }
 }
 
@@ -52,6 +53,6 @@ impl Reader for Ptys {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        Limit::read(&ABOUT, "node", self.numbers()).into_iter().collect()
+        Limit::read(&ABOUT, "", self.numbers()).into_iter().collect()
     }
 }

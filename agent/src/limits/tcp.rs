@@ -12,7 +12,7 @@ use crate::kernel::kept::Kept;
 /// TCP's memory.
 pub static MEMORY: About = About {
     name: "tcp_memory",
-    title: "memory of TCP on the",
+    title: "memory of TCP",
     unit: "pages",
     scope: "the node",
     read: "/proc/net/sockstat",
@@ -33,7 +33,7 @@ pub static MEMORY: About = About {
 /// Sockets that no process has any more.
 pub static ORPHANS: About = About {
     name: "tcp_orphans",
-    title: "orphaned TCP sockets of the",
+    title: "orphaned TCP sockets",
     unit: "sockets",
     scope: "the node",
     read: "/proc/net/sockstat",
@@ -61,7 +61,7 @@ pub static ORPHANS: About = About {
 /// Connections that a listener did not accept in time.
 pub static LISTEN_QUEUE: About = About {
     name: "listen_queue",
-    title: "accept queues of the",
+    title: "accept queues",
     unit: "connections",
     scope: "each listening socket; hits are of all in the host's network namespace",
     read: "/proc/net/netstat",
@@ -116,12 +116,12 @@ impl Reader for Tcp {
         let orphans = sockets.and_then(|now| Ok([now.orphan, self.orphans_max.number()?]));
         let hits = self.hits();
         let [aborted, overflows] = hits.clone().unwrap_or_default();
-        let orphans = Limit::read(&ORPHANS, "node", orphans);
+        let orphans = Limit::read(&ORPHANS, "", orphans);
         let listeners = match hits {
             Ok(_) => Some(Limit { hits: overflows, ..Limit::of(&LISTEN_QUEUE, "host") }),
             Err(error) => Limit::read(&LISTEN_QUEUE, "host", Err(error)),
         };
-        Limit::read(&MEMORY, "node", memory)
+        Limit::read(&MEMORY, "", memory)
             .into_iter()
             .chain(orphans.map(|orphans| Limit { hits: aborted, ..orphans }))
             .chain(listeners)

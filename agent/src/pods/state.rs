@@ -260,3 +260,34 @@ impl Latency {
         self.sum += seconds;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaces_of_pods_are_counted_and_none_while_nothing_is_known() {
+        let mut pods = Pods::default();
+        assert_eq!(pods.count(), Some(0));
+        for (index, state) in PodState::ALL.into_iter().enumerate() {
+            for inode in [None, Some(7)] {
+                let path: Arc<str> = format!("/run/netns/{index}-{}", inode.is_some()).into();
+                let namespace = PodNamespace {
+                    path: path.clone(),
+                    also: Vec::new(),
+                    inode,
+                    state,
+                    detail: None,
+                    pod: None,
+                    unnamed: None,
+                    late: false,
+                    keys: Arc::new([]),
+                };
+                pods.namespaces.insert(path, namespace);
+            }
+        }
+        assert_eq!(pods.count(), Some(4), "found, tuned, unmatched, failed with an inode");
+        pods.unknown = true;
+        assert_eq!(pods.count(), None);
+    }
+}

@@ -7,9 +7,9 @@ use super::*;
 use crate::config::load::{EMBEDDED, Origin, judge};
 use crate::kernel::name::Name;
 use crate::kernel::neighbor::{EntryCounts, TableStat};
-use crate::limits::bridge::Bridge;
 use crate::limits::neighbor::{Neighbor, Scan};
 use crate::limits::netfilter::{self, Backend, Count, Netfilter, Owner};
+use crate::limits::{self, bridge::Bridge};
 use crate::sysctl::managed::Managed;
 use crate::sysctl::place::Net;
 
@@ -131,6 +131,37 @@ fn a_scrape_has_every_series_once_with_help_and_type() {
         let found = series.get(name).or_else(|| series.get(&reordered(name)));
         assert_eq!(found, Some(&value), "{name}\n{text}");
     }
+}
+
+/// With what this machine's kernel has: [`parse`] refuses a series that is there twice.
+#[test]
+fn the_limits_of_a_real_kernel_have_every_series_once() {
+    let node = node();
+    node.update(|state| {
+        let roots = limits::Roots::default();
+        limits::read_all(&mut limits::cheap(&roots), state);
+        limits::read_all(&mut limits::dear(&roots), state);
+        state.cpu_stalled = Some(Duration::from_millis(1500));
+    });
+    let series = parse(&Metrics::new(node.clone()).unwrap().render().unwrap());
+    let mut used = 0;
+    for limit in node.read(limits::all) {
+        let name = format!("{{limit=\"{}\",object=\"{}\"}}", limit.about.name, limit.object);
+        if limit.used.is_some() && !limit.object.contains('\\') {
+            let name = format!("headroom_limit_used{name}");
+            assert!(series.contains_key(&name), "{name} is missing");
+            used += 1;
+        }
+    }
+    assert!(used > 5, "{used}");
+    let stalled = "headroom_pressure_stalled_seconds_total{resource=\"cpu\"}";
+    assert_eq!(series.get(stalled), Some(&1.5));
+}
+
+#[test]
+fn the_names_of_limits_are_theirs_alone() {
+    let names: BTreeSet<_> = limits::ABOUT.iter().map(|about| about.name).collect();
+    assert_eq!(names.len(), limits::ABOUT.len());
 }
 
 const LEGACY: &str = "backend=\"iptables-legacy\",family=\"ipv4\"";

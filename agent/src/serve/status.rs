@@ -233,8 +233,8 @@ impl Status {
             autogrow: state.autogrow.as_ref().map(Autogrow::of),
             bridges: bridges(state),
             capacity: Capacity::of(&state.node, &capacity),
+            netfilter: state.netfilter.as_ref().map(|it| Netfilter::of(it, &state.kernel)),
             limits: capacity.fits.into_iter().map(Limit::of).collect(),
-            netfilter: state.netfilter.as_ref().map(|found| netfilter::of(found, &state.kernel)),
             collectors: collectors(state),
             notices: notices(state),
         }

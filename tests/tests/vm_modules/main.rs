@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use headroom_tests::agent_process::{Agent, Finished, Home};
 use headroom_tests::{HostLock, ip, root_or_skip, try_ip};
 
+mod exhaustion;
 mod interfaces;
 mod modules;
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::system;
-use crate::limits::netfilter::{self, Backend, Mode, Owner};
+use crate::limits::netfilter::{self, Backend, Count, Family, Mode, Owner};
 
 /// Netfilter's rules, and how kube-proxy works.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +33,7 @@ pub struct RuleCount {
     /// What holds them.
     pub backend: Backend,
     /// The table's family.
-    pub family: netfilter::Family,
+    pub family: Family,
     /// Whose they are.
     pub owner: Owner,
     /// Rules; of ipvs destinations.
@@ -42,21 +42,24 @@ pub struct RuleCount {
     pub chains: Option<u64>,
 }
 
-/// Of what was found.
-pub(super) fn of(found: &netfilter::Netfilter, kernel: &str) -> Netfilter {
-    let count = |(&(backend, family, owner), count): (&_, &netfilter::Count)| RuleCount {
-        backend,
-        family,
-        owner,
-        rules: count.rules,
-        chains: count.chains,
-    };
-    let modes = found.modes.as_deref().unwrap_or_default();
-    Netfilter {
-        rules: found.counts.iter().map(count).collect(),
-        advice: netfilter::advice(modes, system::kernel_version(kernel)),
-        kube_proxy_modes: found.modes.clone(),
-        unknown: found.unknown.clone(),
-        age_seconds: found.read_at.elapsed().as_secs(),
+impl Netfilter {
+    /// What was found, on a kernel of this release.
+    #[must_use]
+    pub fn of(found: &netfilter::Netfilter, kernel: &str) -> Self {
+        let count = |(&(backend, family, owner), count): (&_, &Count)| RuleCount {
+            backend,
+            family,
+            owner,
+            rules: count.rules,
+            chains: count.chains,
+        };
+        let modes = found.modes.as_deref().unwrap_or_default();
+        Self {
+            rules: found.counts.iter().map(count).collect(),
+            advice: netfilter::advice(modes, system::kernel_version(kernel)),
+            kube_proxy_modes: found.modes.clone(),
+            unknown: found.unknown.clone(),
+            age_seconds: found.read_at.elapsed().as_secs(),
+        }
     }
 }
