@@ -25,7 +25,9 @@ use headroom::kernel::netfilter::{ipvs, nftables};
 use headroom::kernel::notify_groups::Watches;
 use headroom::kernel::sysctl_d::{Content, Files, Found};
 use headroom::kernel::uevents::{self, ModuleEvent};
-use headroom::kernel::{cgroup, counters, kubelet, links, mounts, netlink, processes};
+use headroom::kernel::{
+    cgroup, conntrack_stat, counters, kubelet, links, mounts, netlink, processes,
+};
 use headroom::limits::pod_addresses::host_local::{self, Ipam};
 use headroom::limits::{conntrack, keys, max_pods};
 use headroom::node::{Check, Node};
@@ -399,6 +401,9 @@ pub fn limits(data: &[u8]) {
         let mut hits = conntrack::Hits::default();
         let total = hits.take(drop, early, failed.unwrap_or(0));
         assert_eq!(hits.take(drop, early, failed.unwrap_or(0)), total, "nothing happened");
+    }
+    if conntrack_stat::parse(&text).is_some() {
+        assert!(lines > 1);
     }
     if counters::softnet(&text).is_some() {
         assert!(lines > 0);

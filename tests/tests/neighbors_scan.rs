@@ -16,9 +16,11 @@ use headroom::kernel::system;
 use headroom::kernel::tour::{Tour, Work};
 use headroom::limits::neighbor::round::{Round, round};
 use headroom::limits::neighbor::{Basis, Neighbor, Sampler, Scan, limits};
-use headroom_tests::{Pods, SavedSysctls, ip, ip_batch, root_or_skip};
+use headroom_tests::agent_process::{Agent, Home};
+use headroom_tests::{Namespace, Pods, SavedSysctls, ip, ip_batch, root_or_skip};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::Value;
 
 fn tour(pods: &Pods) -> Tour {
     Tour { proc_root: "/proc".into(), directories: vec![pods.netns()] }
@@ -273,7 +275,7 @@ fn the_fullest_pod_tells_how_full_connection_tracking_is() {
     let limit = limits_of(&scanned(&pods));
     let used = limit.used.unwrap();
     assert!((1000..1010).contains(&used), "{limit:?}");
-    assert_eq!((limit.object.as_str(), limit.max), ("pod", Some(1000)));
+    assert_eq!((limit.object.as_str(), limit.max), ("fullest pod", Some(1000)));
     assert!(limit.hits.unwrap() > 0, "{limit:?}");
 }
 
@@ -323,4 +325,51 @@ fn what_is_no_namespace_or_goes_meanwhile_holds_nobody_up() {
     });
     assert_eq!((entered, toured.entered, toured.failed, toured.absent), (1, 1, 0, 2));
     assert_eq!(toured.trouble, None);
+}
+
+/// What the agent says of its scan: namespaces that were scanned and skipped.
+fn namespaces(agent: &Agent<'_>) -> Option<(f64, f64)> {
+    let metrics = agent.metrics();
+    let count = |state| metrics.value("headroom_neighbor_scan_namespaces", &[("state", state)]);
+    count("scanned").zip(count("skipped"))
+}
+
+#[test]
+fn an_agent_says_how_many_namespaces_it_scanned_and_why_not_the_others() {
+    let Some(host) = root_or_skip() else { return };
+    let node = Namespace::new(&host);
+    let mut pods = Pods::new(&host);
+    for pod in ["a", "b"] {
+        pods.create(pod);
+        pods.connect(pod, Ipv4Addr::new(198, 19, 0, 1));
+        pods.run(pod, || ip_batch(pinned("eth0", 0, 10)));
+    }
+    fs::write(pods.path("plain"), "").unwrap();
+    let home = Home::inside(&node);
+    home.configure(&(pods.configuration() + "watch: { neighborScan: 1s }\n"));
+    let mut agent = home.start();
+    agent.wait_until("through", |agent| namespaces(agent) == Some((3.0, 1.0)));
+    let table = agent.status()["neighborTables"][0].clone();
+    assert!(table["scan"]["ofPods"].as_u64().unwrap() >= 20, "{table}");
+    assert!(table["pinned"].as_u64().unwrap() >= 20, "{table}");
+    let text = home.run(["status"]).stdout;
+    assert!(text.contains("* 3 network namespaces scanned "), "{text}");
+    assert!(text.contains(" s ago, 1 could not be: "), "{text}");
+    pods.create("c");
+    agent.wait_until("aware of a new one", |agent| namespaces(agent) == Some((4.0, 1.0)));
+    // No agent: a look from outside goes there too.
+    agent.terminate();
+    let text = home.run(["status"]).stdout;
+    assert!(text.contains("* 4 network namespaces scanned 0 s ago, 1 could not be"), "{text}");
+
+    // Without the capability the host's own entries are still known, and the rest is said.
+    let without = ["setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin"];
+    let mut agent = home.launch(home.wrapped(&without, ["run"]));
+    agent.wait_until_it_answers();
+    agent.wait_until("through", |agent| namespaces(agent) == Some((1.0, 4.0)));
+    let status = agent.status();
+    assert_eq!(status["neighborTables"][0]["scan"]["ofPods"], Value::Null);
+    let notices = status["notices"].to_string();
+    assert!(notices.contains("3 of 3 network namespaces of pods cannot be scanned"), "{notices}");
+    assert!(notices.contains("CAP_SYS_ADMIN is needed"), "{notices}");
 }

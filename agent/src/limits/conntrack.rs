@@ -11,7 +11,7 @@ pub static ABOUT: About = About {
     name: "conntrack",
     title: "connection tracking",
     unit: "connections",
-    scope: "each network namespace; `host` is the node's, through which services and SNAT go, `pod` \
+    scope: "each network namespace; `host` is the node's, through which services and SNAT go, `fullest pod` \
             that of the pod with the most",
     read: "/proc/sys/net/netfilter/nf_conntrack_count",
     raised_by: Some("net.netfilter.nf_conntrack_max"),
