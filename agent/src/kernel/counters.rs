@@ -130,22 +130,13 @@ fn hex(line: &str, place: usize) -> Option<u64> {
     u64::from_str_radix(line.split_ascii_whitespace().nth(place)?, 16).ok()
 }
 
-/// `/proc/net/softnet_stat`, summed over CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Softnet {
-    /// Frames dropped because a CPU's backlog was full.
-    pub dropped: u64,
-    /// Times that a CPU's budget was used up with frames left.
-    pub time_squeeze: u64,
-}
-
-/// `/proc/net/softnet_stat`: hexadecimal columns without a header (`softnet_seq_show`).
+/// Frames that were dropped because a CPU's backlog was full, of all CPUs: the second of
+/// `/proc/net/softnet_stat`'s hexadecimal columns, which have no header (`softnet_seq_show`).
 #[must_use]
-pub fn softnet(text: &str) -> Option<Softnet> {
-    let mut sum = Softnet::default();
+pub fn softnet_dropped(text: &str) -> Option<u64> {
+    let mut sum = 0u64;
     for line in text.lines() {
-        sum.dropped = sum.dropped.saturating_add(hex(line, 1)?);
-        sum.time_squeeze = sum.time_squeeze.saturating_add(hex(line, 2)?);
+        sum = sum.saturating_add(hex(line, 1)?);
     }
     (!text.is_empty()).then_some(sum)
 }

@@ -49,26 +49,6 @@ pub static QUEUE: About = About {
     cadence: Cadence::Scrape,
 };
 
-/// How often receiving took all the time it may.
-pub static BUDGET: About = About {
-    name: "softnet_budget",
-    title: "time for received frames",
-    unit: "frames",
-    scope: "each CPU; hits are of all CPUs",
-    read: "/proc/net/softnet_stat",
-    raised_by: Some("net.core.netdev_budget"),
-    cost: Cost::NotByPods,
-    cost_why: "it is a share of time, not a place that pods take",
-    when_hit: "nothing is lost, frames wait longer: a sign of a CPU that is busy with the network",
-    exactness: &[(
-        "all",
-        Exactness::Exact,
-        "hits: `time_squeeze`, the third column, over all CPUs: rounds that ended for netdev_budget or \
-         netdev_budget_usecs with frames left",
-    )],
-    cadence: Cadence::Scrape,
-};
-
 /// Reads what the queues may hold and lost.
 #[derive(Debug)]
 pub struct Softnet {
@@ -86,12 +66,10 @@ impl Softnet {
         }
     }
 
-    fn limits(&mut self) -> Result<[Limit; 2], FileError> {
-        let counted = self.stat.parsed(counters::softnet)?;
-        let node = |about, hits| Limit { hits: Some(hits), ..Limit::of(about, "") };
+    fn limit(&mut self) -> Result<Limit, FileError> {
+        let dropped = self.stat.parsed(counters::softnet_dropped)?;
         let max = Some(self.max.number()?);
-        let queue = Limit { max, ..node(&QUEUE, counted.dropped) };
-        Ok([queue, node(&BUDGET, counted.time_squeeze)])
+        Ok(Limit { max, hits: Some(dropped), ..Limit::of(&QUEUE, "") })
     }
 }
 
@@ -101,8 +79,8 @@ impl Reader for Softnet {
     }
 
     fn read(&mut self) -> Vec<Limit> {
-        match self.limits() {
-            Ok(limits) => limits.into(),
+        match self.limit() {
+            Ok(limit) => vec![limit],
             Err(error) => Limit::read(&QUEUE, "", Err(error)).into_iter().collect(),
         }
     }

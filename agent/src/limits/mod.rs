@@ -303,7 +303,6 @@ pub static ABOUT: &[&About] = &[
     &bridge::ABOUT,
     &cpu_backlog::ABOUT,
     &cpu_backlog::QUEUE,
-    &cpu_backlog::BUDGET,
     &pod_addresses::ABOUT,
     &max_pods::ABOUT,
     &conntrack::ABOUT,
