@@ -143,7 +143,7 @@ pub fn cost(limit: &Limit, pods: Option<u64>, history: &History) -> Option<PodCo
         Cost::Learned { prior, floor } => (prior, floor),
     };
     let share = || {
-        let pods = pods.filter(|pods| *pods >= ENOUGH_PODS)?;
+        let pods = limit.pods_then.or(pods).filter(|pods| *pods >= ENOUGH_PODS)?;
         Some(limit.of_pods? as f64 / pods as f64)
     };
     let learned = history.cost(limit).map(|amount| (amount, CostFrom::Observed));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::Limit;
+use crate::limits::{Exactness, Limit};
 
 /// Points a limit's object has at the most: they are spread over the hour.
 const POINTS: usize = 40;
@@ -32,6 +32,8 @@ struct Point {
     at: u32,
     pods: u32,
     used: u64,
+    /// Whether `used` is the kernel's own number, and no bound of it.
+    exact: bool,
 }
 
 /// What is remembered of one object.
@@ -116,10 +118,18 @@ impl Series {
         }
         self.hits = limit.hits;
         let stale = limit.read_at.is_some() && limit.read_at == self.read_at;
-        self.read_at = limit.read_at;
+        self.read_at = limit.read_at.or(self.read_at);
+        let pods = limit.pods_then.or(pods);
         let (Some(used), Some(pods), false) = (limit.used, pods, stale) else { return };
         let pods = u32::try_from(pods).unwrap_or(u32::MAX);
         self.points.retain(|point| at.saturating_sub(point.at) <= WINDOW);
+        // A bound is another number than the kernel's: together they would teach nonsense.
+        let exact = limit.exactness == Exactness::Exact;
+        if exact {
+            self.points.retain(|point| point.exact);
+        } else if self.points.iter().any(|point| point.exact) {
+            return;
+        }
         // Between two points at the same number of pods there is nothing to learn of a pod, and of a
         // trend only with time.
         let mut last = self.points.iter().rev();
@@ -130,7 +140,7 @@ impl Series {
         {
             self.points.pop();
         }
-        self.points.push(Point { at, pods, used });
+        self.points.push(Point { at, pods, used, exact });
         self.thin();
         self.cost = cost(&self.points);
         self.growth = growth(&self.points, limit.max);

@@ -118,6 +118,39 @@ fn what_was_not_read_anew_teaches_nothing() {
 }
 
 #[test]
+fn bounds_and_exact_readings_are_not_mixed() {
+    let now = Instant::now();
+    let mut history = History::default();
+    let read = |used, exactness| [Limit { exactness, ..limit(used, 1000) }];
+    for pods in 0..20 {
+        let bound = read(500 + 7 * pods, Exactness::UpperBound);
+        history.record(&bound, Some(pods), after(now, pods * 20));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(7.0), "better than nothing");
+    for pods in 20..40 {
+        history.record(&read(2 * pods, Exactness::Exact), Some(pods), after(now, pods * 20));
+        let bound = read(500 + 7 * pods, Exactness::UpperBound);
+        history.record(&bound, Some(pods), after(now, pods * 20 + 10));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(2.0));
+}
+
+#[test]
+fn a_reading_counts_for_the_pods_there_were_then() {
+    let now = Instant::now();
+    let mut history = History::default();
+    for round in 0..20 {
+        let then = Some(round * 2);
+        let limit = Limit { pods_then: then, ..limit(round * 6, 1000) };
+        history.record(&[limit], Some(round * 2 + round % 3), after(now, round * 20));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(3.0));
+    let share = Limit { of_pods: Some(40), pods_then: Some(10), ..limit(40, 100) };
+    let cost = cost(&share, Some(20), &History::default());
+    assert_eq!(cost, Some(PodCost { amount: 4.0, from: CostFrom::Share }));
+}
+
+#[test]
 fn the_sentence_says_what_stops_the_next_pod_and_what_would_come_then() {
     let now = Instant::now();
     let table = Limit {

@@ -27,8 +27,8 @@ pub static ABOUT: About = About {
                connections to them time out",
     exactness: &[(
         "all",
-        Exactness::LowerBound,
-        "one broadcast alone; what else waits in the same queue, such as a second broadcast, fills it \
+        Exactness::Exact,
+        "for one broadcast alone; what else waits in the same queue, such as a second broadcast, fills it \
          earlier (RPS and threaded NAPI spread the copies over CPUs)",
     )],
     cadence: Cadence::Scrape,

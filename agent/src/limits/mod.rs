@@ -117,6 +117,8 @@ pub struct Limit {
     pub used: Option<u64>,
     /// The part of `used` that pods have, where that is known by itself.
     pub of_pods: Option<u64>,
+    /// Pods that there were when it was read, where the reading tells: others may have come since.
+    pub pods_then: Option<u64>,
     /// The maximum. `None`: there is none, or it cannot be read.
     pub max: Option<u64>,
     /// How often the kernel refused because it was reached, since boot.
@@ -158,6 +160,7 @@ impl Limit {
             unit: about.unit,
             used: None,
             of_pods: None,
+            pods_then: None,
             max: None,
             hits: None,
             exactness: about.exactness.first().map_or(Exactness::Exact, |(_, exact, _)| *exact),

@@ -176,12 +176,13 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     let exact = fullness.is_some_and(|fullness| fullness.basis == Basis::Pinned);
     let used = fullness.map(|fullness| fullness.used).or(table.entries());
     let (used, unknown) = match (family, exact) {
-        (Family::Ipv6, false) => (None, Some(UNSCANNED.to_owned())),
+        (Family::Ipv6, false) => (None, Some(why_unknown(table).to_owned())),
         _ => (used, None),
     };
     Limit {
         used,
         of_pods: table.scan.and_then(|scan| scan.of_pods),
+        pods_then: table.scan.filter(|scan| scan.of_pods.is_some()).map(|scan| scan.pods),
         read_at: table.scan.filter(|_| exact).map(|scan| scan.read_at),
         unit: if exact { ABOUT.unit } else { "entries" },
         max: table.gc_thresholds().map(|[_, _, max]| max),
@@ -207,8 +208,14 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
 }
 
 /// Why nothing is said of the IPv6 table.
-const UNSCANNED: &str =
-    "not every namespace was scanned, and most entries are collected when room is needed";
+fn why_unknown(table: &Neighbor) -> &'static str {
+    match table.scan.is_some_and(|scan| scan.complete) {
+        true => "more entries came since the last scan, and most are collected when room is needed",
+        false => {
+            "not every namespace was scanned, and most entries are collected when room is needed"
+        }
+    }
+}
 
 /// Reads what a scrape needs, without a lock that pod creation holds: kept descriptors on the
 /// statistics and the thresholds, nothing else.
