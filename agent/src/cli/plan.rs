@@ -62,14 +62,14 @@ pub fn run(asked: &Asked, common: &Common) -> Exit {
 }
 
 fn answer(asked: &Asked, common: &Common) -> Result<Plan, Exit> {
-    let (limits, from, node, pods_now, not_known) = if asked.offline {
-        (plan::defaults(limits::ABOUT), "defaults".to_owned(), None, 0, Vec::new())
+    let (limits, from, node, pods_now, cpus, not_known) = if asked.offline {
+        (plan::defaults(limits::ABOUT), "defaults".to_owned(), None, 0, None, Vec::new())
     } else {
         let status = status::ask(common)?;
         let not_known = status.limits.iter().filter_map(not_known).collect();
         let pods = status.capacity.pods.unwrap_or(0);
         let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
-        (limits, status.from, Some(status.node), pods, not_known)
+        (limits, status.from, Some(status.node), pods, status.cpus, not_known)
     };
     let question = Question {
         pods: asked.pods,
@@ -77,7 +77,7 @@ fn answer(asked: &Asked, common: &Common) -> Result<Plan, Exit> {
         services: asked.services,
         what_if: what_if(asked, &limits)?,
         pods_now,
-        cores: asked.cores,
+        cores: asked.cores.or(cpus),
     };
     Ok(plan::plan(&question, limits, &from, node, not_known))
 }
