@@ -45,6 +45,8 @@ struct Series {
     /// The counter of refusals, and when it last rose.
     hits: Option<u64>,
     hit_at: Option<u32>,
+    /// The maximum, when it was last known.
+    max: Option<u64>,
     cost: Option<f64>,
     /// What it grows by in a second.
     growth: Option<f64>,
@@ -85,6 +87,9 @@ impl History {
     pub fn hit_now(&self, limit: &Limit, now: Instant) -> bool {
         let Some(series) = self.of(limit) else { return false };
         let rose = limit.hits.zip(series.hits).is_some_and(|(now, before)| now > before);
+        if limit.max.zip(series.max).is_some_and(|(now, before)| now > before) {
+            return false;
+        }
         let at = self.began.map_or(0, |began| seconds(now.saturating_duration_since(began)));
         rose || series.hit_at.is_some_and(|hit| at.saturating_sub(hit) <= HIT_NOW)
     }
@@ -116,7 +121,12 @@ impl Series {
         {
             self.hit_at = Some(at);
         }
-        self.hits = limit.hits;
+        self.hits = limit.hits.or(self.hits);
+        // Raised: what it refused before says nothing any more.
+        if limit.max.zip(self.max).is_some_and(|(now, before)| now > before) {
+            self.hit_at = None;
+        }
+        self.max = limit.max.or(self.max);
         let stale = limit.read_at.is_some() && limit.read_at == self.read_at;
         self.read_at = limit.read_at.or(self.read_at);
         let pods = limit.pods_then.or(pods);

@@ -9,18 +9,18 @@ use headroom::limits;
 use headroom::serve::status::Limit;
 
 use super::output::{Output, Tone, or_dash};
-use super::{Common, Exit, out, output, status};
+use super::{Common, Exit, fail, out, output, status};
 
 #[derive(Args)]
 pub struct Asked {
     /// How many pods the node is to run, with those that run now
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pods: Option<u64>,
     /// Whether pods hang on a bridge. Default: as it is on this node
     #[arg(long, value_name = "KIND")]
     cni: Option<Cni>,
     /// Services of the cluster: what kube-proxy would make of them
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     services: Option<u64>,
     /// A value as it might be, of a key that raises a limit, or maxPods; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
@@ -58,28 +58,46 @@ pub fn run(asked: &Asked, common: &Common) -> Exit {
     } else {
         print(&out, &plan);
     }
-    if plan.fits == Some(false) { Exit::Differs } else { Exit::Ok }
+    match (plan.pods, plan.fits) {
+        (_, Some(false)) => Exit::Differs,
+        (Some(_), None) => Exit::Failed,
+        _ => Exit::Ok,
+    }
 }
 
 fn answer(asked: &Asked, common: &Common) -> Result<Plan, Exit> {
-    let (limits, from, node, pods_now, cpus, not_known) = if asked.offline {
-        (plan::defaults(limits::ABOUT), "defaults".to_owned(), None, 0, None, Vec::new())
-    } else {
-        let status = status::ask(common)?;
-        let not_known = status.limits.iter().filter_map(not_known).collect();
-        let pods = status.capacity.pods.unwrap_or(0);
-        let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
-        (limits, status.from, Some(status.node), pods, status.cpus, not_known)
+    let of_node = if asked.offline { None } else { Some(status::ask(common)?) };
+    let Some(status) = of_node else {
+        let limits = plan::defaults(limits::ABOUT);
+        let question = question(asked, &limits)?;
+        return Ok(plan::plan(&question, limits, "defaults", None, Vec::new()));
     };
+    let Some(pods_now) = status.capacity.pods else {
+        return Err(fail(
+            "how many pods run is not known, and so not what more of them need: the directories of \
+             podNamespaces cannot be read; --offline plans for an empty node",
+        ));
+    };
+    let not_known = status.limits.iter().filter_map(not_known).collect();
+    let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
     let question = Question {
+        pods_now,
+        reserve: status.capacity.reserve,
+        cores: asked.cores.or(status.cpus),
+        ..question(asked, &limits)?
+    };
+    Ok(plan::plan(&question, limits, &status.from, Some(status.node), not_known))
+}
+
+fn question(asked: &Asked, limits: &[Known]) -> Result<Question, Exit> {
+    Ok(Question {
         pods: asked.pods,
         bridge: asked.cni.map(|cni| cni == Cni::Bridge),
         services: asked.services,
-        what_if: what_if(asked, &limits)?,
-        pods_now,
-        cores: asked.cores.or(cpus),
-    };
-    Ok(plan::plan(&question, limits, &from, node, not_known))
+        what_if: what_if(asked, limits)?,
+        cores: asked.cores,
+        ..Question::default()
+    })
 }
 
 /// The word for a limit that is not the kernel's.
@@ -136,8 +154,12 @@ fn headline(out: &Output, plan: &Plan) {
         (Some(node), _) => format!("{node}, which runs {} pods now", plan.pods_now),
         (None, _) => "a node with the kernel's and Kubernetes' defaults".to_owned(),
     };
+    let kept = match plan.reserve {
+        0 => String::new(),
+        reserve => format!(", and {reserve} kept free,"),
+    };
     match plan.pods {
-        Some(pods) => out.heading(&format!("PLAN  {pods} pods on {node}")),
+        Some(pods) => out.heading(&format!("PLAN  {pods} pods{kept} on {node}")),
         None => out.heading(&format!("PLAN  {node}")),
     }
     for (key, value) in &plan.what_if {
@@ -164,7 +186,7 @@ fn raises(out: &Output, plan: &Plan) {
         .map(|raise| {
             let cells = vec![
                 raise.what.clone(),
-                raise.now.to_string(),
+                or_dash(raise.now),
                 raise.at_least.to_string(),
                 or_dash(raise.memory_bytes.map(size)),
                 raise.why.clone(),
@@ -180,7 +202,7 @@ fn raises(out: &Output, plan: &Plan) {
         out.line("\nas configuration (the profile dense-node has most of them):");
         out.line("sysctls:");
         keys.iter().for_each(|raise| {
-            out.line(format_args!("  {}: {{ min: {} }}", raise.what, raise.at_least));
+            out.line(format_args!("  {}: {}", raise.what, raise.policy.as_deref().unwrap_or("-")));
         });
     }
 }

@@ -105,7 +105,7 @@ pub fn limits(node: &NodeState) -> Vec<Limit> {
     bridges
         .map(|bridge| Limit {
             read_from: bridge.read_from,
-            cost: if bridge.ports == 0 { Cost::NotByPods } else { ABOUT.cost },
+            cost: super::bridge::cost(bridge, node.pod_count),
             ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, copies(max))
         })
         .collect()

@@ -59,10 +59,11 @@ fn row(limit: &Limit) -> (Tone, Vec<String>) {
         Exactness::Estimate => "~",
     };
     let cost = limit.pod_cost.zip(limit.pod_cost_from).map(|(cost, from)| {
+        let prior = limit.pod_cost_prior.map(|prior| format!(" ({} assumed)", number(prior)));
         let from = match from {
-            CostFrom::Fixed => "",
-            CostFrom::Observed | CostFrom::Share => " seen",
-            CostFrom::Prior => " assumed",
+            CostFrom::Fixed => String::new(),
+            CostFrom::Observed | CostFrom::Share => format!(" seen{}", prior.unwrap_or_default()),
+            CostFrom::Prior => " assumed".to_owned(),
         };
         format!("{}{from}", number(cost))
     });

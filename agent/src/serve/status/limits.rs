@@ -14,6 +14,9 @@ pub struct Capacity {
     pub pods: Option<u64>,
     /// Pods that still fit, less the configured reserve. Absent where no limit says.
     pub pods_remaining: Option<u64>,
+    /// Pods that are kept free.
+    #[serde(default)]
+    pub reserve: u64,
     /// How to read that number.
     pub exactness: Option<Exactness>,
     /// The limit that stops the next pods first.
@@ -40,6 +43,7 @@ impl Capacity {
         Self {
             pods: capacity.pods,
             pods_remaining: capacity.remaining,
+            reserve: capacity.reserve,
             exactness: binding.map(Fit::exactness),
             binding_limit: binding.map(|fit| Binding {
                 limit: fit.limit.about.name.to_owned(),
