@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use headroom_tests::agent_process::{Agent, Finished, Home, binary};
-use headroom_tests::{Mount, Namespace, SavedSysctls, private_mounts, root_or_skip};
+use headroom_tests::{Mount, Namespace, Pods, SavedSysctls, private_mounts, root_or_skip};
 use nix::sys::signal::Signal;
 
 const SOMAXCONN: &str = "net/core/somaxconn";
@@ -400,6 +400,34 @@ fn a_file_that_is_mounted_by_itself_is_said() {
         fs::write(&source, home.document(&somaxconn(10003))).unwrap();
         wait_for(&mut agent, &netns, 10003);
     });
+}
+
+#[test]
+fn pods_are_looked_for_where_the_configuration_says_now() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let (before, mut after) = (Pods::new(&host), Pods::new(&host));
+    (0..40).for_each(|number| after.create(format!("pod-{number}")));
+    let home = Home::inside(&netns);
+    home.configure(&before.configuration());
+    let mut agent = home.start();
+    let scanned = |agent: &Agent<'_>| {
+        agent.metrics().value("headroom_neighbor_scan_namespaces", &[("state", "scanned")])
+    };
+    let used = |agent: &Agent<'_>| {
+        let labels = [("limit", "net_namespaces"), ("object", "uid 0")];
+        agent.metrics().value("headroom_limit_used", &labels)
+    };
+    let pods = |agent: &Agent<'_>| agent.status()["capacity"]["pods"].as_u64();
+    agent.wait_until("looked at", |agent| {
+        scanned(agent) == Some(1.0) && used(agent).is_some() && pods(agent) == Some(0)
+    });
+    let first = used(&agent).unwrap();
+    home.configure(&after.configuration());
+    agent.wait_until("counting", |agent| pods(agent) == Some(40));
+    agent.wait_until("scanning", |agent| scanned(agent) == Some(41.0));
+    // Others' namespaces may come and go.
+    agent.wait_until("following", |agent| used(agent).is_some_and(|used| used > first + 20.0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 #![allow(missing_docs)]
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use headroom_tests::agent_process::{Agent, Finished, Home, Response, Scrape};
-use headroom_tests::{Namespace, root_or_skip};
+use headroom_tests::{Namespace, Pods, root_or_skip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -47,6 +48,48 @@ fn promtool(text: &str) {
     assert_eq!((done.code, done.stdout + &done.stderr), (Some(0), String::new()), "{text}");
 }
 
+/// The design's bound: 120, 5 a key, 3 a limit's object, and a bridge's own three.
+fn most_series(scrape: &Scrape) -> usize {
+    let objects: BTreeSet<_> = ["used", "max", "pods_remaining", "hits_total"]
+        .iter()
+        .flat_map(|of| {
+            let family = format!("headroom_limit_{of}");
+            scrape.family(&family).map(|(labels, _)| labels.clone()).collect::<Vec<_>>()
+        })
+        .collect();
+    let count = |family| scrape.family(family).count();
+    let (keys, bridges) = (count("headroom_sysctl_in_sync"), count("headroom_bridge_ports"));
+    120 + 5 * keys + 3 * objects.len() + 3 * bridges
+}
+
+#[test]
+fn the_number_of_series_is_bounded_with_pods_and_netfilter() {
+    let Some(host) = root_or_skip() else { return };
+    let netns = Namespace::new(&host);
+    let mut pods = Pods::new(&host);
+    (0..3).for_each(|number| pods.create(format!("pod-{number}")));
+    for rules in ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"] {
+        for chain in ["KUBE-SERVICES", "OTHER"] {
+            let done = netns.run(|| Command::new(rules).args(["-t", "nat", "-N", chain]).output());
+            assert!(done.unwrap().status.success(), "{rules} -N {chain}: run make peers");
+        }
+    }
+    let home = Home::inside(&netns);
+    let policy = "pods: [{ name: all, sysctls: { net.core.somaxconn: 10000 } }]\n";
+    home.configure(&(pods.configuration() + "profiles: [dense-node]\nmode: observe\n" + policy));
+    let mut agent = home.start();
+    let labels = [("backend", "iptables-legacy"), ("family", "ipv6"), ("owner", "other")];
+    agent.wait_until("counting", |agent| {
+        let scrape = agent.metrics();
+        scrape.value("headroom_netfilter_rules", &labels).is_some()
+            && scrape.family("headroom_pod_keys").next().is_some()
+            && scrape.family("headroom_limit_age_seconds").count() > 5
+    });
+    let scrape = agent.metrics();
+    let most = most_series(&scrape);
+    assert!(scrape.len() <= most, "{} of {most} series", scrape.len());
+}
+
 #[test]
 fn fault_31_promtool_finds_nothing_wrong() {
     let Some(host) = root_or_skip() else { return };
@@ -75,8 +118,7 @@ fn fault_31_promtool_finds_nothing_wrong() {
     ] {
         assert!(scrape.names().any(|known| known == name), "{name}: {all:?}");
     }
-    // The design's bound: 120, 5 a key, 3 a limit's object, and a bridge's own three.
-    assert!(scrape.len() <= 120 + 4 * 5 + (2 + HOSTILE.len()) * 6, "{} series", scrape.len());
+    assert!(scrape.len() <= most_series(&scrape), "{} series", scrape.len());
     let rmem = |field| {
         scrape.value("headroom_sysctl_value", &[("key", "net.ipv4.tcp_rmem"), ("field", field)])
     };

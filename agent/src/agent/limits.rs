@@ -22,10 +22,10 @@ pub const SHARE: f64 = 0.0005;
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 /// Between two counts of pods.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// Readers that are due within so long are asked in one go.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// Far more than a node can have.
 const MOST_PODS: usize = 1 << 16;
-/// Between two looks at which reader is due.
-const EVERY: Duration = Duration::from_secs(1);
 
 /// Where readers of limits find the kernel.
 fn roots(roots: &super::Roots, config: &Config) -> Roots {
@@ -98,10 +98,17 @@ struct Dear {
     due: Instant,
 }
 
-/// Reads the dear limits, one after the other, each at its own pace, and counts pods.
-pub async fn read_slowly(context: Context) -> Result<(), Failure> {
-    let readers = limits::dear(&roots(&context.roots, &current(&context))).into_iter();
-    let mut dear: Vec<Dear> = readers.map(|reader| Dear { reader, due: Instant::now() }).collect();
+/// All of them under a configuration, due now.
+fn dear(context: &Context, config: &Config) -> Vec<Dear> {
+    let readers = limits::dear(&roots(&context.roots, config)).into_iter();
+    readers.map(|reader| Dear { reader, due: Instant::now() }).collect()
+}
+
+/// Reads the dear limits, one after the other, each at its own pace, and counts pods. All of it anew
+/// when the configuration has pods' namespaces elsewhere.
+pub async fn read_slowly(mut context: Context) -> Result<(), Failure> {
+    let mut config = current(&context);
+    let mut dear = self::dear(&context, &config);
     let mut count_at = Instant::now();
     loop {
         if count_at <= Instant::now() {
@@ -122,7 +129,19 @@ pub async fn read_slowly(context: Context) -> Result<(), Failure> {
             context.node.update(|state| state.limits.insert(name, limits));
         }
         recovered(&context.node, "limits");
-        sleep_until((Instant::now() + EVERY).into()).await;
+        let next = dear.iter().map(|one| one.due).fold(count_at, Instant::min);
+        let next = next.max(Instant::now() + TOGETHER);
+        tokio::select! {
+            () = sleep_until(next.into()) => {}
+            changed = context.config.changed() => {
+                changed.map_err(|_| "the agent is stopping".to_owned())?;
+                let before = std::mem::replace(&mut config, current(&context));
+                if before.pod_namespaces.directories != config.pod_namespaces.directories {
+                    dear = self::dear(&context, &config);
+                    count_at = Instant::now();
+                }
+            }
+        }
     }
 }
 
@@ -168,14 +187,18 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
 /// is not there is made with the first namespace; in a container it may only not be mounted, but there
 /// the one above it is missing as well.
 fn count_files(directories: &[PathBuf]) -> Option<u64> {
-    let count = |directory: &PathBuf| match node_file::list(directory, MOST_PODS) {
-        Ok(found) => Some(found.names.len() as u64),
-        Err(_) if directory.parent().is_some_and(node_file::is_directory) => {
-            (!node_file::is_directory(directory)).then_some(0)
+    let mut count = 0;
+    for directory in directories {
+        let listed = node_file::each(directory, MOST_PODS, |_| count += 1);
+        let none_yet = || {
+            let above = directory.parent().is_some_and(node_file::is_directory);
+            above && !node_file::is_directory(directory)
+        };
+        if listed.is_err() && !none_yet() {
+            return None;
         }
-        Err(_) => None,
-    };
-    directories.iter().map(count).sum()
+    }
+    Some(count)
 }
 
 /// `pods`: how many there are now. A reader that panics loses its own numbers, and no one else's.

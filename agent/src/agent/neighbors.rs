@@ -170,7 +170,8 @@ pub async fn scan(mut context: Context) -> Result<(), Failure> {
         let started = Instant::now();
         let config = current(&context);
         let tour = tour(&context.roots, &config);
-        let ((), round) = blocking((), move |()| round(&tour, &config.watch, kernel)).await?;
+        let watch = config.watch.clone();
+        let ((), round) = blocking((), move |()| round(&tour, &watch, kernel)).await?;
         let round = round?;
         let cost = round.cost;
         publish(&context, round, started);
@@ -182,6 +183,11 @@ pub async fn scan(mut context: Context) -> Result<(), Failure> {
                 () = sleep_until(scanned + wait) => break,
                 changed = context.config.changed() => {
                     changed.map_err(|_| "the agent is stopping".to_owned())?;
+                    // The wait may be hours, for pods that were looked for elsewhere.
+                    let now = current(&context);
+                    if now.pod_namespaces.directories != config.pod_namespaces.directories {
+                        break;
+                    }
                 }
             }
         }

@@ -58,7 +58,8 @@ struct Series {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     began: Option<Instant>,
-    series: BTreeMap<(&'static str, String), Series>,
+    /// By limit and object.
+    series: BTreeMap<&'static str, BTreeMap<String, Series>>,
 }
 
 impl History {
@@ -66,14 +67,23 @@ impl History {
     pub fn record(&mut self, limits: &[Limit], pods: Option<u64>, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let at = seconds(now.saturating_duration_since(began));
+        let mut known: usize = self.series.values().map(BTreeMap::len).sum();
         for limit in limits {
-            let key = (limit.about.name, limit.object.clone());
-            if self.series.len() >= OBJECTS && !self.series.contains_key(&key) {
-                continue;
+            let objects = self.series.entry(limit.about.name).or_default();
+            if !objects.contains_key(&limit.object) {
+                if known >= OBJECTS {
+                    continue;
+                }
+                known += 1;
+                objects.insert(limit.object.clone(), Series::default());
             }
-            self.series.entry(key).or_default().record(limit, pods, at);
+            if let Some(series) = objects.get_mut(&limit.object) {
+                series.record(limit, pods, at);
+            }
         }
-        self.series.retain(|_, series| at.saturating_sub(series.seen) <= WINDOW);
+        for objects in self.series.values_mut() {
+            objects.retain(|_, series| at.saturating_sub(series.seen) <= WINDOW);
+        }
     }
 
     /// What one more pod added, as far as pods came or went and so showed it.
@@ -105,11 +115,12 @@ impl History {
 
     #[cfg(test)]
     pub(super) fn longest(&self) -> usize {
-        self.series.values().map(|series| series.points.len()).max().unwrap_or(0)
+        let series = self.series.values().flat_map(BTreeMap::values);
+        series.map(|series| series.points.len()).max().unwrap_or(0)
     }
 
     fn of(&self, limit: &Limit) -> Option<&Series> {
-        self.series.get(&(limit.about.name, limit.object.clone()))
+        self.series.get(limit.about.name)?.get(&limit.object)
     }
 }
 
@@ -174,7 +185,7 @@ impl Series {
 }
 
 /// The slope of used over pods: the median of the slopes between points that are well apart
-/// (Theil and Sen), which up to a quarter of wild points do not move.
+/// (Theil and Sen), which up to a fifth of wild points do not move.
 fn cost(points: &[Point]) -> Option<f64> {
     let most = points.iter().map(|point| point.pods).max()?;
     let least = points.iter().map(|point| point.pods).min()?;

@@ -220,12 +220,13 @@ fn the_sentence_says_what_stops_the_next_pod_and_what_would_come_then() {
 }
 
 proptest! {
-    /// Up to a quarter of readings that are far off do not move what a pod costs.
+    /// Up to a fifth of the readings that count, those of the upper half here, may be far off and do
+    /// not move what a pod costs.
     #[test]
     fn wild_readings_do_not_move_the_cost(
         cost in 1u64..20,
         base in 0u64..500,
-        wild in proptest::collection::btree_map(0u64..40, 0u64..100_000, 0..8),
+        wild in proptest::collection::btree_map(0u64..40, 0u64..100_000, 0..5),
     ) {
         let start = Instant::now();
         let mut history = History::default();

@@ -103,7 +103,8 @@ impl Playground {
                 ip(&["netns", "add", &namespace])?;
                 batch(Some(&namespace), NEIGHBOR_DEVICE)?;
             }
-            let script = neighbor_commands(number, share(self.neighbors)..share(target));
+            let range = share(self.neighbors)..share(target);
+            let script = neighbor_commands(number, range, "hrbench-v");
             batch(Some(&namespace), &script)?;
         }
         self.neighbors = target;
@@ -149,10 +150,28 @@ impl Playground {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let panicked = |_| Err("the thread that looks into namespaces panicked".into());
-            scope.spawn(look).join().unwrap_or_else(panicked)
-        })
+        on_a_thread(look)
+    }
+
+    /// Gives each of `count` pods a process, and all of them together `neighbors` entries, as
+    /// [`Self::set_neighbors`] makes them.
+    pub fn populate_pods(&mut self, count: usize, neighbors: usize) -> Outcome<Processes> {
+        let mut processes = Processes(Vec::new());
+        let inside = || {
+            for pod in 0..count {
+                stop::check()?;
+                setns(
+                    File::open(format!("{NAMESPACES}/{PREFIX}-n{pod}"))?,
+                    CloneFlags::CLONE_NEWNET,
+                )?;
+                let neighbors = neighbor_commands(pod, 0..neighbors / (2 * count), "eth0");
+                batch(None, &(POD_DEVICE.to_owned() + &neighbors))?;
+                processes.0.push(Command::new("sleep").arg(LIFE).stdin(Stdio::null()).spawn()?);
+            }
+            Ok(())
+        };
+        on_a_thread(inside)?;
+        Ok(processes)
     }
 
     /// Removes everything with our prefix, whoever made it.
@@ -185,6 +204,31 @@ impl Drop for Playground {
     fn drop(&mut self) {
         if let Err(error) = self.clear() {
             eprintln!("bench: cleanup: {error}");
+        }
+    }
+}
+
+/// For what enters namespaces: the thread ends with it.
+fn on_a_thread(work: impl FnOnce() -> Outcome<()> + Send) -> Outcome<()> {
+    std::thread::scope(|scope| {
+        let panicked = |_| Err("the thread that enters namespaces panicked".into());
+        scope.spawn(work).join().unwrap_or_else(panicked)
+    })
+}
+
+/// A pod's process ends by itself after so many seconds, should the run be killed.
+const LIFE: &str = "900";
+
+/// Processes of pods; dropping it ends them.
+pub struct Processes(Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            _ = child.kill();
+        }
+        for child in &mut self.0 {
+            _ = child.wait();
         }
     }
 }
@@ -252,6 +296,9 @@ const NEIGHBOR_DEVICE: &str = "link add hrbench-v type veth peer name hrbench-w\
     link set hrbench-v up\n\
     link set hrbench-w up\n";
 
+/// The pod's end of its pair.
+const POD_DEVICE: &str = "link set eth0 addrgenmode none\nlink set eth0 up\n";
+
 /// Ports `range` of the bridge; they stay down, so that no flood of multicast disturbs the run.
 fn port_commands(range: std::ops::Range<usize>, namespace: &str) -> String {
     let mut script = String::new();
@@ -265,17 +312,15 @@ fn port_commands(range: std::ops::Range<usize>, namespace: &str) -> String {
 }
 
 /// Entries `range` of namespace `number`, one IPv4 and one IPv6 each.
-fn neighbor_commands(number: usize, range: std::ops::Range<usize>) -> String {
+fn neighbor_commands(number: usize, range: std::ops::Range<usize>, device: &str) -> String {
+    let network = number % 256;
     let mut script = String::new();
     for entry in range {
         let (high, low) = (entry / 256, entry % 256);
-        let mac = format!("02:00:00:{number:02x}:{high:02x}:{low:02x}");
-        for address in [format!("10.{number}.{high}.{low}"), format!("fd00:{number:x}::{entry:x}")]
+        let mac = format!("02:00:00:{network:02x}:{high:02x}:{low:02x}");
+        for address in [format!("10.{network}.{high}.{low}"), format!("fd00:{number:x}::{entry:x}")]
         {
-            _ = writeln!(
-                script,
-                "neigh replace {address} lladdr {mac} dev hrbench-v nud permanent"
-            );
+            _ = writeln!(script, "neigh replace {address} lladdr {mac} dev {device} nud permanent");
         }
     }
     script

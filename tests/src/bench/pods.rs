@@ -209,7 +209,7 @@ fn cost(
     let scratch = crate::scratch()?;
     let agent = node.run(|| Daemon::agent(&[], headroom, &config, scratch.path(), false))?;
     stop::pause(Duration::from_secs(2))?;
-    let before = used(node, &agent)?;
+    let before = node.run(|| agent.own_cpu())?;
     let by_agent = names("agent");
     for name in &by_agent {
         stop::check()?;
@@ -218,20 +218,11 @@ fn cost(
     let last = by_agent.last().ok_or("no namespace")?;
     stop::until("tuned", PATIENCE, || Ok(pods.read(last, "net/ipv4/tcp_tw_reuse") == "1"))?;
     stop::pause(Duration::from_secs(1))?;
-    let headroom = used(node, &agent)?.saturating_sub(before) / count as u32;
+    let headroom = node.run(|| agent.own_cpu())?.saturating_sub(before) / count as u32;
     drop(agent);
     for name in &by_agent {
         assert_eq!(pods.read(name, "net/core/somaxconn"), "10000");
         pods.remove(name);
     }
     Ok(Cost { beside, headroom, tuning })
-}
-
-/// CPU of the agent, threads that have ended included, as `schedstat` of those that are there has
-/// it not.
-fn used(node: &Namespace, agent: &Daemon) -> Outcome<Duration> {
-    let metrics = node.run(|| agent.get("/metrics"))?;
-    let metrics = String::from_utf8_lossy(&metrics);
-    let value = metrics.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
-    Ok(Duration::from_secs_f64(value.ok_or("no CPU time")?.parse()?))
 }

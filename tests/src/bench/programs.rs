@@ -123,6 +123,11 @@ impl Daemon {
         Self::start("headroom", command, PORTS[0], "/readyz", scratch)
     }
 
+    /// The agent as for [`Self::headroom`], with everything at its default pace.
+    pub fn dense(binary: &Path, scratch: &Path) -> Outcome<Self> {
+        Self::agent(&[], binary, &observed(), scratch, false)
+    }
+
     /// The agent with this configuration, started by `prefix` if that is not empty. It listens on
     /// the first port, or on the second beside another agent.
     pub fn agent(
@@ -251,6 +256,16 @@ impl Daemon {
         Cpu::of(self.child.id())
     }
 
+    /// CPU time of the agent as it says itself, threads that have ended included: `schedstat` of those
+    /// that are there has it not.
+    pub fn own_cpu(&self) -> Outcome<Duration> {
+        let metrics = self.get("/metrics")?;
+        let metrics = String::from_utf8_lossy(&metrics);
+        let value =
+            metrics.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+        Ok(Duration::from_secs_f64(value.ok_or("no CPU time")?.parse()?))
+    }
+
     /// How the agent says it sees other writers, on its socket.
     pub fn watches_by(&self) -> Outcome<String> {
         let stream = UnixStream::connect(self.log.with_extension("").join("agent.sock"))?;
@@ -295,11 +310,12 @@ fn keys() -> impl Iterator<Item = (&'static str, String)> {
 
 /// A configuration that watches and writes nothing.
 fn agent_config(directory: &Path) -> String {
-    let mut text = agent_server(directory, PORTS[0]);
-    text += "mode: observe\n\
-             profiles: [dense-node]\n\
-             watch: { neighborScan: 1h }\n\
-             sysctls:\n";
+    agent_server(directory, PORTS[0]) + "watch: { neighborScan: 1h }\n" + &observed()
+}
+
+/// What it watches.
+fn observed() -> String {
+    let mut text = String::from("mode: observe\nprofiles: [dense-node]\nsysctls:\n");
     keys().for_each(|(key, value)| text += &format!("  {key}: {value}\n"));
     text
 }

@@ -7,7 +7,7 @@ use crate::apply::{Pass, Passes, Tool};
 use crate::cost::Cost;
 use crate::scrape::{Measured, Program, Scenario, Scrapes};
 use crate::upkeep::Upkeep;
-use crate::{pods, report_pods, report_upkeep};
+use crate::{dense, pods, report_dense, report_pods, report_upkeep};
 
 pub const NA: &str = "n/a";
 /// The budgets of the design.
@@ -26,6 +26,7 @@ pub fn document(
     passes: Option<&Passes>,
     upkeep: &Upkeep,
     pods: Option<&pods::Measured>,
+    dense: Option<&dense::Measured>,
 ) -> String {
     let mut text = String::from(
         "# Benchmarks\n\n\
@@ -46,10 +47,16 @@ pub fn document(
     if let Some(pods) = pods {
         report_pods::part(&mut text, pods);
     }
+    if let Some(dense) = dense {
+        report_dense::part(&mut text, dense);
+    }
     budgets(&mut text, scrapes, passes);
     report_upkeep::budgets(&mut text, upkeep);
     if let Some(pods) = pods {
         report_pods::budgets(&mut text, pods);
+    }
+    if let Some(dense) = dense {
+        report_dense::budgets(&mut text, dense);
     }
     text
 }

@@ -158,7 +158,7 @@ fn idle_shares(daemons: &[Option<Daemon>; 3], length: Duration) -> Outcome<[f64;
 }
 
 /// Scrapes the given programs by turns, `scrapes` times each.
-fn batch<const N: usize>(
+pub fn batch<const N: usize>(
     daemons: [Option<&Daemon>; N],
     idle: [f64; N],
     scrapes: usize,

@@ -4,7 +4,8 @@
 //! what a scrape costs beside `prometheus-node-exporter`, how much memory both hold, how long
 //! a first pass over 100 keys takes beside `sysctl` and `systemd-sysctl`, how fast a drift is put
 //! right, what a sweep without drift costs beside `sysctl -a` and TuneD, and what an idle hour
-//! costs, the last three without pods' namespaces on the node and with 1000.
+//! costs, the last three without pods' namespaces on the node and with 1000; and what all of it costs
+//! on a dense node with every limit read.
 //!
 //! It needs root and the initial network namespace. Everything it makes is called `hrbench…` and is
 //! removed at the end, after a panic, on SIGINT, SIGTERM and SIGHUP, and before the next run starts.
@@ -17,6 +18,8 @@ mod apply;
 mod cost;
 #[path = "../bench/cpu.rs"]
 mod cpu;
+#[path = "../bench/dense.rs"]
+mod dense;
 #[path = "../bench/drift.rs"]
 mod drift;
 #[path = "../bench/idle.rs"]
@@ -31,6 +34,8 @@ mod pods;
 mod programs;
 #[path = "../bench/report.rs"]
 mod report;
+#[path = "../bench/report_dense.rs"]
+mod report_dense;
 #[path = "../bench/report_pods.rs"]
 mod report_pods;
 #[path = "../bench/report_upkeep.rs"]
@@ -65,12 +70,13 @@ usage: bench [--headroom PATH] [--out FILE] [--only PART] [--quick] [--scrapes N
   --only PART       scrape: latency, CPU and memory; apply: the first pass over 100 keys;
                     drift: how fast it is put right; sweep: 100 keys without drift;
                     idle: 5 minutes without and with pods;
-                    pods: how soon 1000 pods' namespaces are tuned, and what that costs
+                    pods: how soon 1000 pods' namespaces are tuned, and what that costs;
+                    dense: a scrape with everything on, 1000 pods and 100 000 neighbor entries
   --quick           few scrapes, passes, drifts and sweeps, and 10 s instead of 5 minutes
   --scrapes N       that many scrapes a scenario and program";
 
 /// The parts that `--only` chooses from.
-const PARTS: [&str; 6] = ["scrape", "apply", "drift", "sweep", "idle", "pods"];
+const PARTS: [&str; 7] = ["scrape", "apply", "drift", "sweep", "idle", "pods", "dense"];
 
 /// The command line.
 struct Options {
@@ -114,6 +120,16 @@ impl Options {
     fn length<T>(&self, part: &str, quick: T, full: T) -> Option<T> {
         let wanted = self.only.as_ref().is_none_or(|only| only == part);
         wanted.then_some(if self.quick { quick } else { full })
+    }
+
+    fn dense(&self) -> Option<dense::Length> {
+        let length = |pods, neighbors, scrapes, idle| dense::Length {
+            pods,
+            neighbors,
+            scrapes,
+            idle: Duration::from_secs(idle),
+        };
+        self.length("dense", length(100, 10_000, 10, 10), length(1000, 100_000, 30, 60))
     }
 
     fn upkeep(&self) -> upkeep::Plan {
@@ -169,12 +185,23 @@ fn run(options: &Options) -> Outcome<()> {
     let passes = options.length("apply", 5, 20);
     let passes = passes.map(|count| apply::run(headroom.as_deref(), count)).transpose()?;
     let upkeep = upkeep::run(&mut playground, headroom.as_deref(), options.upkeep())?;
+    playground.clear()?;
+    let dense = options.dense().zip(headroom.as_deref());
+    let dense = dense
+        .map(|(length, headroom)| dense::run(&mut playground, headroom, length))
+        .transpose()?;
     drop(playground);
     let pods = options.length("pods", 50, 1000).zip(headroom.as_deref());
     let pods = pods.map(|(count, headroom)| pods::run(headroom, count)).transpose()?;
 
-    let document =
-        report::document(&machine, scrapes.as_ref(), passes.as_ref(), &upkeep, pods.as_ref());
+    let document = report::document(
+        &machine,
+        scrapes.as_ref(),
+        passes.as_ref(),
+        &upkeep,
+        pods.as_ref(),
+        dense.as_ref(),
+    );
     print!("{document}");
     if let Some(out) = &options.out {
         std::fs::write(out, &document).map_err(|error| format!("{}: {error}", out.display()))?;
