@@ -22,6 +22,8 @@ pub enum CostFrom {
     Observed,
     /// What all pods have now, divided by their number.
     Share,
+    /// What a pod takes at the least: fewer was seen, since pods do nothing, or too little was.
+    Floor,
     /// The documented assumption: too few pods run.
     Prior,
 }
@@ -54,13 +56,21 @@ impl Fit {
     /// How to read `remaining`: as it is, or as at least or at most so many.
     #[must_use]
     pub fn exactness(&self) -> Exactness {
-        match (self.limit.exactness, self.cost.map(|cost| cost.from)) {
-            // More used than there is leaves fewer pods than there are.
-            (Exactness::UpperBound, _) => Exactness::LowerBound,
-            (Exactness::LowerBound, _) => Exactness::UpperBound,
-            (Exactness::Exact, Some(CostFrom::Fixed)) => Exactness::Exact,
-            (_, _) => Exactness::Estimate,
-        }
+        exactness(self.limit.exactness, self.cost.map(|cost| cost.from))
+    }
+}
+
+/// How to read a number of pods that comes from what is used and what a pod costs.
+#[must_use]
+pub fn exactness(used: Exactness, cost: Option<CostFrom>) -> Exactness {
+    match (used, cost) {
+        // What is assumed can be wrong either way.
+        (_, Some(CostFrom::Prior)) => Exactness::Estimate,
+        // More used than there is leaves fewer pods than there are.
+        (Exactness::UpperBound, _) => Exactness::LowerBound,
+        (Exactness::LowerBound, _) => Exactness::UpperBound,
+        (Exactness::Exact, Some(CostFrom::Fixed)) => Exactness::Exact,
+        (_, _) => Exactness::Estimate,
     }
 }
 
@@ -101,6 +111,11 @@ impl Capacity {
     #[must_use]
     pub fn binding(&self) -> Option<&Fit> {
         self.fits.get(self.binding?)
+    }
+
+    /// Limits that pods use up, and of which is not known how far.
+    pub fn unknown(&self) -> impl Iterator<Item = &Fit> {
+        self.fits.iter().filter(|fit| fit.cost.is_some() && fit.remaining.is_none())
     }
 
     /// The limit that stops them once the binding one is raised: the next one that is something
@@ -157,7 +172,10 @@ pub fn cost(limit: &Limit, pods: Option<u64>, history: &History) -> Option<PodCo
     let (amount, from) = learned
         .or_else(|| share().map(|amount| (amount, CostFrom::Share)))
         .unwrap_or((prior, CostFrom::Prior));
-    let amount = amount.max(floor);
+    let (amount, from) = match amount < floor {
+        true => (floor, CostFrom::Floor),
+        false => (amount, from),
+    };
     (amount > 0.0).then_some(PodCost { amount, from })
 }
 

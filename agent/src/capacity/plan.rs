@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 pub use self::defaults::defaults;
 pub use self::document::{Guidance, Plan, Raise, Rules, SCHEMA, Stop};
 use super::words::{ROOM, number};
-use super::{CostFrom, PodCost};
+use super::{CostFrom, PodCost, exactness};
 use crate::config::profiles;
-use crate::limits::{ABOUT, cpu_backlog};
+use crate::limits::{ABOUT, Exactness, cpu_backlog, max_pods};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::Want;
 
@@ -31,6 +31,8 @@ pub struct Known {
     pub max: u64,
     /// What a pod costs.
     pub cost: PodCost,
+    /// How `used` compares with the kernel's number.
+    pub exactness: Exactness,
     /// What raises it: a key, or words. `None`: nothing.
     pub raised_by: Option<String>,
     /// Whether the kernel refused a short time ago.
@@ -83,6 +85,7 @@ pub fn plan(
         reserve: question.reserve,
         what_if: question.what_if.clone(),
         pods_possible: possible,
+        exactness: first.map(|limit| exactness(limit.exactness, Some(limit.cost.from))),
         stopped_by: first.map(Stop::of),
         fits: question.pods.zip(possible).map(|(pods, possible)| pods <= possible),
         raise,
@@ -98,6 +101,14 @@ pub fn plan(
 
 fn assumed(question: &Question, mut limits: Vec<Known>) -> Vec<Known> {
     let on_bridge = |limit: &Known| matches!(limit.limit.as_str(), "bridge_ports" | "cpu_backlog");
+    // Of a kubelet that is not seen it can be asked all the same.
+    let kubelet = |key: &String| Some(key.as_str()) == max_pods::ABOUT.raised_by;
+    if question.what_if.keys().any(kubelet)
+        && !limits.iter().any(|limit| limit.limit == max_pods::ABOUT.name)
+    {
+        let max_pods = defaults(&[&max_pods::ABOUT]).into_iter();
+        limits.extend(max_pods.map(|limit| Known { used: question.pods_now, ..limit }));
+    }
     match question.bridge {
         Some(false) => limits.retain(|limit| !on_bridge(limit)),
         Some(true) if !limits.iter().any(on_bridge) => {
@@ -179,6 +190,7 @@ fn raise(limit: &Known, raised_by: &str, needed: u64, pods: u64) -> Raise {
     let from = match limit.cost.from {
         CostFrom::Fixed => "",
         CostFrom::Observed | CostFrom::Share => " as seen here",
+        CostFrom::Floor => " at the least",
         CostFrom::Prior => " as assumed",
     };
     let why = format!(
@@ -254,6 +266,8 @@ fn bytes_a_unit(limit: &str) -> Option<u64> {
 fn with_raises(limit: &Known, raises: &[Raise]) -> Known {
     let raised = raises.iter().find(|raise| Some(&raise.what) == limit.raised_by.as_ref());
     match raised {
+        // Of what is no key it is made as large as is asked for: no stop.
+        Some(raise) if !raise.is_key => Known { max: u64::MAX, hit_now: false, ..limit.clone() },
         Some(raise) => Known {
             max: most(limit, raise.at_least).max(limit.max),
             hit_now: false,

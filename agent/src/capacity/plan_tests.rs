@@ -17,6 +17,7 @@ fn known(limit: &str, used: u64, max: u64, amount: f64, raised_by: Option<&str>)
         max,
         cost: PodCost { amount, from: CostFrom::Observed },
         raised_by: raised_by.map(str::to_owned),
+        exactness: Exactness::Exact,
         hit_now: false,
     }
 }

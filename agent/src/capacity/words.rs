@@ -76,8 +76,12 @@ impl Fit {
             };
             text += &format!(" ({at_most}{used} of {max} {}", limit.unit);
             if let Some(cost) = self.cost.filter(|cost| cost.from != CostFrom::Fixed) {
-                let assumed = if cost.from == CostFrom::Prior { " assumed" } else { "" };
-                text += &format!(", {} a pod{assumed}", number(cost.amount));
+                let from = match cost.from {
+                    CostFrom::Prior => " assumed",
+                    CostFrom::Floor => " at the least",
+                    CostFrom::Fixed | CostFrom::Observed | CostFrom::Share => "",
+                };
+                text += &format!(", {} a pod{from}", number(cost.amount));
             }
             text.push(')');
         }

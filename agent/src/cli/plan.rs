@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use headroom::capacity::PodCost;
 use headroom::capacity::plan::{self, Known, Plan, Question, Stop};
-use headroom::limits;
+use headroom::limits::{self, Exactness, max_pods};
 use headroom::serve::status::Limit;
 
 use super::output::{Output, Tone, or_dash};
@@ -29,7 +29,7 @@ pub struct Asked {
     #[arg(long)]
     offline: bool,
     /// Cores of the node. Default: those of this one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cores: Option<u64>,
 }
 
@@ -106,6 +106,8 @@ const MAX_PODS: &str = "maxPods";
 fn what_if(asked: &Asked, limits: &[Known]) -> Result<BTreeMap<String, u64>, Exit> {
     let mut known: Vec<&str> =
         limits.iter().filter_map(|limit| limit.raised_by.as_deref()).collect();
+    // Also where no kubelet is seen.
+    known.extend(max_pods::ABOUT.raised_by);
     known.sort_unstable();
     known.dedup();
     let mut values = BTreeMap::new();
@@ -113,9 +115,11 @@ fn what_if(asked: &Asked, limits: &[Known]) -> Result<BTreeMap<String, u64>, Exi
         let max_pods = |known: &&&str| key == MAX_PODS && known.starts_with(MAX_PODS);
         let found = known.iter().find(|known| **known == key).or(known.iter().find(max_pods));
         let Some(found) = found else {
+            let keys = known.iter().filter(|known| !known.contains(' '));
+            let keys: Vec<&str> = keys.copied().chain([MAX_PODS]).collect();
             output::error(&format_args!(
                 "headroom: --what-if {key}: it raises no limit that is known here; these do: {}",
-                known.join(", ")
+                keys.join(", ")
             ));
             return Err(Exit::Usage);
         };
@@ -133,6 +137,7 @@ fn known(limit: Limit) -> Option<Known> {
         object: limit.object,
         named: limit.named,
         unit: limit.unit,
+        exactness: limit.exactness,
         raised_by: limit.raised_by,
         hit_now: limit.hit_now,
     })
@@ -162,6 +167,12 @@ fn headline(out: &Output, plan: &Plan) {
         Some(pods) => out.heading(&format!("PLAN  {pods} pods{kept} on {node}")),
         None => out.heading(&format!("PLAN  {node}")),
     }
+    if plan.from == "cli" {
+        out.line(format_args!(
+            "{} no agent answers: this starts from a look of its own, which has seen no pod come",
+            out.paint(Tone::Notable, Tone::Notable.symbol())
+        ));
+    }
     for (key, value) in &plan.what_if {
         out.line(format_args!("with {key} at {value}"));
     }
@@ -169,7 +180,14 @@ fn headline(out: &Output, plan: &Plan) {
     let (tone, text) = match (plan.fits, plan.pods_possible, &plan.stopped_by) {
         (fits, Some(possible), Some(stop)) => {
             let tone = if fits == Some(false) { Tone::Bad } else { Tone::Good };
-            (tone, format!("{assumed}, {possible} pods fit; what stops the next one: {}", stop.why))
+            let about = match plan.exactness {
+                Some(Exactness::LowerBound) => "at least ",
+                Some(Exactness::UpperBound) => "at most ",
+                Some(Exactness::Estimate) => "about ",
+                Some(Exactness::Exact) | None => "",
+            };
+            let why = &stop.why;
+            (tone, format!("{assumed}, {about}{possible} pods fit; what stops the next one: {why}"))
         }
         _ => (Tone::Notable, "how many pods fit is not known".to_owned()),
     };

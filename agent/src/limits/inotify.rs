@@ -8,8 +8,10 @@ use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots, typical};
 use crate::kernel::errno::FileError;
 use crate::kernel::kept::Kept;
 use crate::kernel::notify_groups::{self, Held, Part, Scan};
-use crate::kernel::{kubepods, processes, slab};
+use crate::kernel::{kubepods, node_file, processes, slab};
 
+/// Far more pods than a node can have.
+const MOST_PODS: usize = 1 << 16;
 /// Users shown of each: root and the fullest.
 const SHOWN: usize = 5;
 /// Where there may be more watches, they are not read: the kernel renders all of an instance at once,
@@ -99,6 +101,22 @@ impl Inotify {
     }
 }
 
+impl Inotify {
+    /// How many pods there are: those whose processes hold nothing count too.
+    fn pods(&self) -> usize {
+        let cgroups = kubepods::pod_cgroups(&self.roots.cgroup).ok().flatten();
+        if let Some(pods) = cgroups {
+            return pods.len();
+        }
+        let mut count = 0;
+        for directory in &self.roots.netns {
+            // What cannot be read has none that are known of.
+            let _ = node_file::each(directory, MOST_PODS, |_| count += 1);
+        }
+        count
+    }
+}
+
 impl Reader for Inotify {
     fn name(&self) -> &'static str {
         "inotify"
@@ -123,9 +141,7 @@ impl Reader for Inotify {
             true => scan.clone(),
             false => scan.clone().and_then(|_| Err(too_many())),
         };
-        // Those whose processes hold none count too.
-        let pods = kubepods::pod_cgroups(&self.roots.cgroup).ok().flatten();
-        let pods = pods.map_or(0, |pods| pods.len());
+        let pods = self.pods();
         let mut limits =
             of_users(&INSTANCES, &scan, self.instances.number(), |held| held.instances);
         a_pod(&mut limits, &scan, pods, |part| part.instances);

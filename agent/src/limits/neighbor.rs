@@ -213,11 +213,18 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
 
 /// Why nothing is said of a table.
 fn why_unknown(table: &Neighbor) -> &'static str {
-    if table.scan.is_some_and(|scan| scan.complete) {
-        "more entries came since the last scan, and many may be collected when room is needed"
-    } else {
-        "not every namespace was scanned (that takes SYS_ADMIN), and many entries may be permanent or \
-         collected when room is needed"
+    match table.scan {
+        Some(scan) if scan.complete => {
+            "more entries came since the last scan, and many may be collected when room is needed"
+        }
+        Some(scan) if scan.skipped == 0 => {
+            "entries are in namespaces that the agent does not know, and may be permanent or collected when \
+             room is needed: name their directories under podNamespaces"
+        }
+        _ => {
+            "not every namespace could be scanned (that takes SYS_ADMIN and the mount), and many entries \
+             may be permanent or collected when room is needed"
+        }
     }
 }
 

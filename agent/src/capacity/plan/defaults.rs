@@ -2,7 +2,7 @@
 
 use super::Known;
 use crate::capacity::{CostFrom, PodCost};
-use crate::limits::{self, About, Cost, bridge, cpu_backlog};
+use crate::limits::{self, About, Cost, Exactness, bridge, cpu_backlog};
 use crate::sysctl::catalogue;
 use crate::sysctl::key::Key;
 
@@ -29,6 +29,8 @@ pub(super) fn default(about: &About) -> Option<Known> {
         "bridge_ports" => ("cni0", bridge::PORTS),
         "cpu_backlog" => ("cni0", cpu_backlog::copies(default_of(raised_by?)?)),
         "neighbor_table" => ("ipv4", default_of(raised_by?)?),
+        // PID_MAX_DEFAULT, on up to 32 CPUs; systemd raises it to 4194304.
+        "pids" => ("pid_max", 32_768),
         "max_pods" => ("", 110),
         // A /24 for each node, as kube-controller-manager has it; one is the bridge's.
         "pod_addresses" => ("", 253),
@@ -45,6 +47,7 @@ pub(super) fn default(about: &About) -> Option<Known> {
         max,
         cost: PodCost { amount, from },
         raised_by: raised_by.map(str::to_owned),
+        exactness: Exactness::Exact,
         hit_now: false,
     })
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::limits::Exactness;
+
 /// The document's version.
 pub const SCHEMA: &str = "headroom.plan/v1";
 
@@ -29,6 +31,8 @@ pub struct Plan {
     pub what_if: BTreeMap<String, u64>,
     /// How many pods fit in all, as it is or as assumed.
     pub pods_possible: Option<u64>,
+    /// How to read that number.
+    pub exactness: Option<Exactness>,
     /// What stops the next one then.
     pub stopped_by: Option<Stop>,
     /// Whether as many fit as are asked for.

@@ -21,6 +21,9 @@ pub struct Capacity {
     pub exactness: Option<Exactness>,
     /// The limit that stops the next pods first.
     pub binding_limit: Option<Binding>,
+    /// Limits that pods use up and of which is not known how far, and why.
+    #[serde(default)]
+    pub not_known: Vec<String>,
     /// All that in a sentence, and what would stop them next.
     pub sentence: String,
 }
@@ -49,6 +52,13 @@ impl Capacity {
                 limit: fit.limit.about.name.to_owned(),
                 object: fit.limit.object.clone(),
             }),
+            not_known: capacity
+                .unknown()
+                .map(|fit| {
+                    let why = fit.limit.unknown.as_deref().unwrap_or("no maximum");
+                    format!("{}: {why}", fit.limit.named())
+                })
+                .collect(),
             sentence: capacity.sentence(node),
         }
     }
