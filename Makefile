@@ -4,7 +4,8 @@
 # make docs    bring generated documentation up to date
 # make bench   measure beside the peers (root; about 25 minutes)
 # make conformance  hold Headroom, systemd-sysctl, procps and TuneD to the rules they document (root)
-# make exhaustion  drive limits to the kernel's refusal, beside what was foretold (root; a minute)
+# make exhaustion  drive limits to the kernel's refusal, beside what was foretold (root; half a minute). Lowers
+#              host keys for that and puts them back, writes docs/density.md
 # make vm-test   run tests with real modules on Debian kernels in virtual machines (half an hour)
 # make image   build the container image with docker or buildah
 

@@ -23,7 +23,7 @@ pub fn limits(spec: &LimitsSpec, problems: &mut Problems) -> Limits {
     };
     let reserve = u64::from(spec.reserve.value);
     if max_pods.is_some_and(|pods| !(1..=MOST_PODS).contains(&pods)) {
-        let message = format!("a node runs 1 to {MOST_PODS} pods; `auto` asks the kubelet");
+        let message = format!("a node runs 1 to {MOST_PODS} pods, and `auto` asks the kubelet");
         let problem = Problem::error("value", message);
         problems.push(problem.at(spec.max_pods.at).path("limits.maxPods"));
     } else if reserve >= max_pods.unwrap_or(MOST_PODS) {
