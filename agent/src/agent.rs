@@ -120,7 +120,7 @@ pub async fn run(start: Start) -> Result<(), StartError> {
 
     let node = Node::default();
     let place = once::place(&loaded.config, &roots);
-    introduce(&node, &loaded, &place);
+    introduce(&node, &loaded, &place, &roots);
     let metrics = Arc::new(Metrics::new(node.clone())?);
     let (send_config, config) = watch::channel(Arc::new(loaded.config.clone()));
     let context = Context {
@@ -181,7 +181,7 @@ pub fn me(command: &str) -> String {
     format!("headroom {command} (pid {} on {node})", std::process::id())
 }
 
-fn introduce(node: &Node, loaded: &Loaded, place: &Place) {
+fn introduce(node: &Node, loaded: &Loaded, place: &Place, roots: &Roots) {
     let (kernel, name) = system::uname();
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -207,6 +207,7 @@ fn introduce(node: &Node, loaded: &Loaded, place: &Place) {
     node.update(|state| {
         state.node = name;
         state.kernel = kernel;
+        state.cpus = system::cpus(&roots.sys);
         state.net = Some(place.net.clone());
         state.config = config_state(loaded);
         state.heartbeat = Some(Instant::now());

@@ -22,6 +22,8 @@ pub enum CostFrom {
     Observed,
     /// What all pods have now, divided by their number.
     Share,
+    /// What a pod takes at the least: fewer was seen, since pods do nothing, or too little was.
+    Floor,
     /// The documented assumption: too few pods run.
     Prior,
 }
@@ -54,13 +56,21 @@ impl Fit {
     /// How to read `remaining`: as it is, or as at least or at most so many.
     #[must_use]
     pub fn exactness(&self) -> Exactness {
-        match (self.limit.exactness, self.cost.map(|cost| cost.from)) {
-            // More used than there is leaves fewer pods than there are.
-            (Exactness::UpperBound, _) => Exactness::LowerBound,
-            (Exactness::LowerBound, _) => Exactness::UpperBound,
-            (Exactness::Exact, Some(CostFrom::Fixed)) => Exactness::Exact,
-            (_, _) => Exactness::Estimate,
-        }
+        exactness(self.limit.exactness, self.cost.map(|cost| cost.from))
+    }
+}
+
+/// How to read a number of pods that comes from what is used and what a pod costs.
+#[must_use]
+pub fn exactness(used: Exactness, cost: Option<CostFrom>) -> Exactness {
+    match (used, cost) {
+        // What is assumed can be wrong either way.
+        (_, Some(CostFrom::Prior)) => Exactness::Estimate,
+        // More used than there is leaves fewer pods than there are.
+        (Exactness::UpperBound, _) => Exactness::LowerBound,
+        (Exactness::LowerBound, _) => Exactness::UpperBound,
+        (Exactness::Exact, Some(CostFrom::Fixed)) => Exactness::Exact,
+        (_, _) => Exactness::Estimate,
     }
 }
 
@@ -73,6 +83,8 @@ pub struct Capacity {
     pub fits: Vec<Fit>,
     /// Pods that still fit on this node, less the reserve. `None`: no limit says.
     pub remaining: Option<u64>,
+    /// Pods that are to be kept free.
+    pub reserve: u64,
     /// Which of `fits` is the binding one.
     pub binding: Option<usize>,
 }
@@ -91,13 +103,19 @@ impl Capacity {
             limits.into_iter().map(|limit| fit(limit, pods, history, now)).collect();
         let binding = binding(&fits, &[]);
         let left = binding.and_then(|index| fits.get(index)?.remaining);
-        Self { pods, fits, remaining: left.map(|left| left.saturating_sub(reserve)), binding }
+        let remaining = left.map(|left| left.saturating_sub(reserve));
+        Self { pods, fits, remaining, reserve, binding }
     }
 
     /// The limit that stops the next pods first.
     #[must_use]
     pub fn binding(&self) -> Option<&Fit> {
         self.fits.get(self.binding?)
+    }
+
+    /// Limits that pods use up, and of which is not known how far.
+    pub fn unknown(&self) -> impl Iterator<Item = &Fit> {
+        self.fits.iter().filter(|fit| fit.cost.is_some() && fit.remaining.is_none())
     }
 
     /// The limit that stops them once the binding one is raised: the next one that is something
@@ -118,11 +136,11 @@ fn binding(fits: &[Fit], except: &[usize]) -> Option<usize> {
 fn fit(limit: Limit, pods: Option<u64>, history: &History, now: Instant) -> Fit {
     let cost = cost(&limit, pods, history);
     let hit_now = history.hit_now(&limit, now);
-    let remaining = match (cost, hit_now) {
-        (None, _) => None,
+    let remaining = match (limit.cost, cost) {
+        (Cost::NotByPods, _) => None,
         // Whatever was estimated: the kernel says no.
-        (Some(_), true) => Some(0),
-        (Some(cost), false) => remaining(&limit, cost),
+        _ if hit_now => Some(0),
+        (_, cost) => cost.and_then(|cost| remaining(&limit, cost)),
     };
     let full_in = history.full_in(&limit);
     Fit { limit, cost, remaining, hit_now, full_in }
@@ -131,7 +149,8 @@ fn fit(limit: Limit, pods: Option<u64>, history: &History, now: Instant) -> Fit 
 fn remaining(limit: &Limit, cost: PodCost) -> Option<u64> {
     let left = limit.max?.saturating_sub(limit.used?);
     // The sum of many halves must not come out a hair below the whole.
-    Some((left as f64 / cost.amount + 1e-9).floor() as u64)
+    let pods = (left as f64 / cost.amount + 1e-9).floor() as u64;
+    Some(pods.saturating_sub(limit.pods_since))
 }
 
 /// What a pod costs of a limit here.
@@ -143,14 +162,20 @@ pub fn cost(limit: &Limit, pods: Option<u64>, history: &History) -> Option<PodCo
         Cost::Learned { prior, floor } => (prior, floor),
     };
     let share = || {
-        let pods = pods.filter(|pods| *pods >= ENOUGH_PODS)?;
-        Some(limit.of_pods? as f64 / pods as f64)
+        let mean = || {
+            let pods = limit.pods_then.or(pods).filter(|pods| *pods >= ENOUGH_PODS)?;
+            Some(limit.of_pods? as f64 / pods as f64)
+        };
+        limit.a_pod.or_else(mean)
     };
     let learned = history.cost(limit).map(|amount| (amount, CostFrom::Observed));
     let (amount, from) = learned
         .or_else(|| share().map(|amount| (amount, CostFrom::Share)))
         .unwrap_or((prior, CostFrom::Prior));
-    let amount = amount.max(floor);
+    let (amount, from) = match amount < floor {
+        true => (floor, CostFrom::Floor),
+        false => (amount, from),
+    };
     (amount > 0.0).then_some(PodCost { amount, from })
 }
 

@@ -33,6 +33,8 @@ pub struct NodeState {
     pub node: String,
     /// The kernel's release, escaped.
     pub kernel: String,
+    /// CPUs that are online; `None`: not known.
+    pub cpus: Option<u64>,
     /// The configuration in force.
     pub config: ConfigState,
     /// The network namespace the agent finds itself in; `None` before it has looked.

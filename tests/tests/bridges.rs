@@ -65,7 +65,7 @@ fn a_bridge_takes_1023_ports_and_not_one_more() {
     count(1023);
     let full =
         Bridge { name: bridge(&netns, "br0").name, ports: 1023, limit: PORTS, read_from: "sysfs" };
-    let limit = limits(&[full]).remove(0);
+    let limit = limits(&[full], None).remove(0);
     assert_eq!((limit.used, limit.max, limit.object.as_str()), (Some(1023), Some(1023), "br0"));
 
     netns.ip(["link", "set", "v5", "nomaster"]);

@@ -1,10 +1,11 @@
 //! Reading limits: the cheap ones at every scrape, the dear ones on a slow schedule.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, neighbors};
@@ -81,7 +82,8 @@ fn collect(
 
 /// What a scrape reads and what failed there.
 fn failures(state: &NodeState) -> Option<String> {
-    let cheap = state.limits.values().flatten().filter(|limit| limit.read_at.is_none());
+    // A right or a mount that is missing is told with the limit, and is no failure.
+    let cheap = state.limits.values().flatten().filter(|it| it.read_at.is_none() && it.failed);
     let failed: Vec<String> = cheap.filter_map(failure).collect();
     (!failed.is_empty()).then(|| failed.join("; "))
 }
@@ -118,7 +120,9 @@ pub async fn read_slowly(mut context: Context) -> Result<(), Failure> {
                 continue;
             };
             let reader = std::mem::replace(&mut one.reader, Box::new(Away));
-            let (reader, (limits, cost)) = blocking(reader, |reader| read(reader.as_mut())).await?;
+            let pods = context.node.read(|state| state.pod_count);
+            let reading = blocking(reader, move |reader| read(reader.as_mut(), pods));
+            let (reader, (limits, cost)) = reading.await?;
             one.due = Instant::now() + reader.every().max(cost.div_f64(SHARE));
             let name = reader.name();
             one.reader = reader;
@@ -179,20 +183,36 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `None` where one of the directories cannot be read: fewer than there are would be said.
+/// `None` where one of the directories cannot be read: fewer than there are would be said. One that
+/// is not there is made with the first namespace; in a container it may only not be mounted, but there
+/// the one above it is missing as well.
 fn count_files(directories: &[PathBuf]) -> Option<u64> {
     let mut count = 0;
     for directory in directories {
-        node_file::each(directory, MOST_PODS, |_| count += 1).ok()?;
+        let listed = node_file::each(directory, MOST_PODS, |_| count += 1);
+        let none_yet = || {
+            let above = directory.parent().is_some_and(node_file::is_directory);
+            above && !node_file::is_directory(directory)
+        };
+        if listed.is_err() && !none_yet() {
+            return None;
+        }
     }
     Some(count)
 }
 
-fn read(reader: &mut dyn Reader) -> (Vec<Limit>, Duration) {
+/// `pods`: how many there are now. A reader that panics loses its own numbers, and no one else's.
+fn read(reader: &mut dyn Reader, pods: Option<u64>) -> (Vec<Limit>, Duration) {
     let before = system::thread_cpu_time();
-    let mut limits = reader.read();
+    let mut limits = catch_unwind(AssertUnwindSafe(|| reader.read())).unwrap_or_else(|_| {
+        error!(limit = reader.name(), "reading it panicked: this is a bug");
+        Vec::new()
+    });
     let now = Some(Instant::now());
-    limits.iter_mut().for_each(|limit| limit.read_at = now);
+    for limit in &mut limits {
+        limit.read_at = now;
+        limit.pods_then = limit.pods_then.or(pods);
+    }
     (limits, system::thread_cpu_time().saturating_sub(before))
 }
 
@@ -222,7 +242,9 @@ mod tests {
         assert_eq!(count_files(std::slice::from_ref(&first)), Some(0));
         std::fs::write(first.join("a"), "").unwrap();
         let both = [first.clone(), second.clone()];
-        assert_eq!(count_files(&both), None, "one is missing");
+        assert_eq!(count_files(&both), Some(1), "no pod was in the other yet");
+        let hidden = [dir.path().join("not-mounted/netns")];
+        assert_eq!(count_files(&hidden), None);
         std::fs::create_dir(&second).unwrap();
         std::fs::write(second.join("b"), "").unwrap();
         assert_eq!(count_files(&both), Some(2));

@@ -147,6 +147,7 @@ pub fn note_pods(in_pods: &InPods, keys: &mut [KeyStatus]) {
 pub fn look(loaded: &Loaded, roots: &Roots) -> NodeState {
     let mut state = NodeState::default();
     (state.kernel, state.node) = system::uname();
+    state.cpus = system::cpus(&roots.sys);
     state.config = config_state(loaded);
     let place = place(&loaded.config, roots);
     collect(&mut state, "sysctl", |state| {

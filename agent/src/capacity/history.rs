@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::Limit;
+use crate::limits::{Exactness, Limit};
 
 /// Points a limit's object has at the most: they are spread over the hour.
 const POINTS: usize = 40;
@@ -32,6 +32,8 @@ struct Point {
     at: u32,
     pods: u32,
     used: u64,
+    /// Whether `used` is the kernel's own number, and no bound of it.
+    exact: bool,
 }
 
 /// What is remembered of one object.
@@ -43,6 +45,8 @@ struct Series {
     /// The counter of refusals, and when it last rose.
     hits: Option<u64>,
     hit_at: Option<u32>,
+    /// The maximum, when it was last known.
+    max: Option<u64>,
     cost: Option<f64>,
     /// What it grows by in a second.
     growth: Option<f64>,
@@ -93,6 +97,9 @@ impl History {
     pub fn hit_now(&self, limit: &Limit, now: Instant) -> bool {
         let Some(series) = self.of(limit) else { return false };
         let rose = limit.hits.zip(series.hits).is_some_and(|(now, before)| now > before);
+        if limit.max.zip(series.max).is_some_and(|(now, before)| now > before) {
+            return false;
+        }
         let at = self.began.map_or(0, |began| seconds(now.saturating_duration_since(began)));
         rose || series.hit_at.is_some_and(|hit| at.saturating_sub(hit) <= HIT_NOW)
     }
@@ -125,12 +132,25 @@ impl Series {
         {
             self.hit_at = Some(at);
         }
-        self.hits = limit.hits;
+        self.hits = limit.hits.or(self.hits);
+        // Raised: what it refused before says nothing any more.
+        if limit.max.zip(self.max).is_some_and(|(now, before)| now > before) {
+            self.hit_at = None;
+        }
+        self.max = limit.max.or(self.max);
         let stale = limit.read_at.is_some() && limit.read_at == self.read_at;
-        self.read_at = limit.read_at;
+        self.read_at = limit.read_at.or(self.read_at);
+        let pods = limit.pods_then.or(pods);
         let (Some(used), Some(pods), false) = (limit.used, pods, stale) else { return };
         let pods = u32::try_from(pods).unwrap_or(u32::MAX);
         self.points.retain(|point| at.saturating_sub(point.at) <= WINDOW);
+        // A bound is another number than the kernel's: together they would teach nonsense.
+        let exact = limit.exactness == Exactness::Exact;
+        if exact {
+            self.points.retain(|point| point.exact);
+        } else if self.points.iter().any(|point| point.exact) {
+            return;
+        }
         // Between two points at the same number of pods there is nothing to learn of a pod, and of a
         // trend only with time.
         let mut last = self.points.iter().rev();
@@ -141,7 +161,7 @@ impl Series {
         {
             self.points.pop();
         }
-        self.points.push(Point { at, pods, used });
+        self.points.push(Point { at, pods, used, exact });
         self.thin();
         self.cost = cost(&self.points);
         self.growth = growth(&self.points, limit.max);

@@ -1,20 +1,18 @@
 //! What a node needs for so many pods, and where it stops. Pure: limits in, a document out.
 
+mod defaults;
+mod document;
+
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
+pub use self::defaults::defaults;
+pub use self::document::{Guidance, Plan, Raise, Rules, SCHEMA, Stop};
 use super::words::{ROOM, number};
-use super::{CostFrom, PodCost};
+use super::{CostFrom, PodCost, exactness};
 use crate::config::profiles;
-use crate::limits::{About, Cost};
-use crate::sysctl::catalogue;
+use crate::limits::{ABOUT, Exactness, cpu_backlog, max_pods};
 use crate::sysctl::key::Key;
 use crate::sysctl::policy::Want;
-
-/// The document's version.
-pub const SCHEMA: &str = "headroom.plan/v1";
 
 /// What is known of one limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +31,8 @@ pub struct Known {
     pub max: u64,
     /// What a pod costs.
     pub cost: PodCost,
+    /// How `used` compares with the kernel's number.
+    pub exactness: Exactness,
     /// What raises it: a key, or words. `None`: nothing.
     pub raised_by: Option<String>,
     /// Whether the kernel refused a short time ago.
@@ -52,104 +52,10 @@ pub struct Question {
     pub what_if: BTreeMap<String, u64>,
     /// Pods that run now.
     pub pods_now: u64,
+    /// Pods that are to be kept free.
+    pub reserve: u64,
     /// Cores of the node.
     pub cores: Option<u64>,
-}
-
-/// What a node needs for so many pods, and where it stops.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Plan {
-    /// Always `headroom.plan/v1`.
-    pub schema: &'static str,
-    /// Whose limits these are: `agent`, `cli` (no agent answered, so the command looked itself) or
-    /// `defaults` (the kernel's and Kubernetes' own, of no node).
-    pub from: String,
-    /// The node.
-    pub node: Option<String>,
-    /// Pods that run now.
-    pub pods_now: u64,
-    /// Pods that are asked for.
-    pub pods: Option<u64>,
-    /// Values that were assumed.
-    pub what_if: BTreeMap<String, u64>,
-    /// How many pods fit in all, as it is or as assumed.
-    pub pods_possible: Option<u64>,
-    /// What stops the next one then.
-    pub stopped_by: Option<Stop>,
-    /// Whether as many fit as are asked for.
-    pub fits: Option<bool>,
-    /// What to raise for as many as are asked for.
-    pub raise: Vec<Raise>,
-    /// How many fit once that is done.
-    pub pods_possible_then: Option<u64>,
-    /// What stops the next one once that is done.
-    pub then_stopped_by: Option<Stop>,
-    /// What Kubernetes' guidance says for a node of this size.
-    pub guidance: Option<Guidance>,
-    /// What kube-proxy would write.
-    pub rules: Option<Rules>,
-    /// Limits of which nothing can be said, and why.
-    pub not_known: Vec<String>,
-}
-
-/// Something to raise.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Raise {
-    /// The key, or in words what it is.
-    pub what: String,
-    /// Whether that is a key of the kernel.
-    pub is_key: bool,
-    /// Its value now.
-    pub now: u64,
-    /// What it should be at least.
-    pub at_least: u64,
-    /// Why.
-    pub why: String,
-    /// Memory that it takes in bytes, when all of it is in use.
-    pub memory_bytes: Option<u64>,
-}
-
-/// A limit that stops pods.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stop {
-    /// Which limit.
-    pub limit: String,
-    /// Of what.
-    pub object: String,
-    /// In words, with numbers.
-    pub why: String,
-    /// What raises it.
-    pub raised_by: Option<String>,
-    /// What people do.
-    pub ways: Vec<String>,
-}
-
-/// Kubernetes' guidance (SIG Scalability's thresholds).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Guidance {
-    /// Pods: the fewer of 110 and ten for each core.
-    pub pods: u64,
-    /// Cores of the node.
-    pub cores: u64,
-}
-
-/// What kube-proxy would write in iptables mode.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Rules {
-    /// Services.
-    pub services: u64,
-    /// Rules where each pod is an endpoint of one port of one Service: two a Service, eight an
-    /// endpoint.
-    pub least: u64,
-    /// Rules where pods have several ports: as measured on a node with 1000 pods, 23 a pod.
-    pub most: u64,
-    /// What that means.
-    pub advice: String,
 }
 
 /// Answers the question. `from` and `node` are as in [`Plan`].
@@ -164,8 +70,10 @@ pub fn plan(
     let limits = assumed(question, limits);
     let now = question.pods_now;
     let first = stop(&limits);
-    let possible = first.map(|limit| now + left(limit));
-    let raise = question.pods.map(|pods| raises(&limits, now, pods)).unwrap_or_default();
+    let fits = |limit| (now + left(limit)).saturating_sub(question.reserve);
+    let possible = first.map(fits);
+    let wanted = question.pods.map(|pods| pods.saturating_add(question.reserve));
+    let raise = wanted.map(|pods| raises(&limits, now, pods)).unwrap_or_default();
     let raised: Vec<Known> = limits.iter().map(|limit| with_raises(limit, &raise)).collect();
     let then = stop(&raised);
     Plan {
@@ -174,12 +82,14 @@ pub fn plan(
         node,
         pods_now: now,
         pods: question.pods,
+        reserve: question.reserve,
         what_if: question.what_if.clone(),
         pods_possible: possible,
+        exactness: first.map(|limit| exactness(limit.exactness, Some(limit.cost.from))),
         stopped_by: first.map(Stop::of),
         fits: question.pods.zip(possible).map(|(pods, possible)| pods <= possible),
         raise,
-        pods_possible_then: then.map(|limit| now + left(limit)),
+        pods_possible_then: then.map(fits),
         then_stopped_by: then.map(Stop::of),
         guidance: question.cores.map(guidance),
         rules: question
@@ -189,67 +99,44 @@ pub fn plan(
     }
 }
 
-/// The limits of a node of which nothing but the kernel's and Kubernetes' defaults is known.
-#[must_use]
-pub fn defaults(abouts: &[&About]) -> Vec<Known> {
-    abouts.iter().filter_map(|about| default(about)).collect()
-}
-
-fn default(about: &About) -> Option<Known> {
-    let (amount, from) = match about.cost {
-        Cost::Fixed(amount) => (amount, CostFrom::Fixed),
-        Cost::Learned { prior, floor } => (prior.max(floor), CostFrom::Prior),
-        Cost::NotByPods => return None,
-    };
-    // What is no key of the kernel has the value that Kubernetes or its tools choose.
-    let (object, max) = match about.name {
-        "bridge_ports" => ("cni0", crate::limits::bridge::PORTS),
-        "cpu_backlog" => {
-            ("cni0", crate::limits::cpu_backlog::copies(default_of(about.raised_by?)?))
-        }
-        "neighbor_table" => ("ipv4", default_of(about.raised_by?)?),
-        "max_pods" => ("", 110),
-        // A /24 for each node, as kube-controller-manager has it; one is the bridge's.
-        "pod_addresses" => ("", 253),
-        _ => ("", default_of(about.raised_by?)?),
-    };
-    let named = crate::limits::named(about, object);
-    (amount > 0.0).then(|| Known {
-        limit: about.name.to_owned(),
-        object: object.to_owned(),
-        named,
-        unit: about.unit.to_owned(),
-        used: 0,
-        max,
-        cost: PodCost { amount, from },
-        raised_by: about.raised_by.map(str::to_owned),
-        hit_now: false,
-    })
-}
-
-/// The kernel's default of a key, where it is one number on every node.
-fn default_of(key: &str) -> Option<u64> {
-    catalogue::lookup(&Key::parse(key).ok()?)?.default()?.parse().ok()
-}
-
 fn assumed(question: &Question, mut limits: Vec<Known>) -> Vec<Known> {
     let on_bridge = |limit: &Known| matches!(limit.limit.as_str(), "bridge_ports" | "cpu_backlog");
+    // Of a kubelet that is not seen it can be asked all the same.
+    let kubelet = |key: &String| Some(key.as_str()) == max_pods::ABOUT.raised_by;
+    if question.what_if.keys().any(kubelet)
+        && !limits.iter().any(|limit| limit.limit == max_pods::ABOUT.name)
+    {
+        let max_pods = defaults(&[&max_pods::ABOUT]).into_iter();
+        limits.extend(max_pods.map(|limit| Known { used: question.pods_now, ..limit }));
+    }
     match question.bridge {
         Some(false) => limits.retain(|limit| !on_bridge(limit)),
         Some(true) if !limits.iter().any(on_bridge) => {
-            let abouts = crate::limits::ABOUT.iter().copied();
-            limits.extend(abouts.filter_map(default).filter(on_bridge));
+            limits.extend(defaults(ABOUT).into_iter().filter(on_bridge));
         }
         _ => {}
     }
     for limit in &mut limits {
         let value = limit.raised_by.as_ref().and_then(|key| question.what_if.get(key));
         if let Some(value) = value {
-            limit.max = *value;
+            limit.max = most(limit, *value);
             limit.hit_now = false;
         }
     }
     limits
+}
+
+/// The maximum with a value of the key that raises it.
+fn most(limit: &Known, value: u64) -> u64 {
+    match limit.limit == cpu_backlog::ABOUT.name {
+        true => cpu_backlog::copies(value),
+        false => value,
+    }
+}
+
+/// The value of the key that gives the maximum.
+fn value(limit: &Known) -> u64 {
+    limit.max - most(limit, 0)
 }
 
 /// The limit that stops the next pod first.
@@ -303,6 +190,7 @@ fn raise(limit: &Known, raised_by: &str, needed: u64, pods: u64) -> Raise {
     let from = match limit.cost.from {
         CostFrom::Fixed => "",
         CostFrom::Observed | CostFrom::Share => " as seen here",
+        CostFrom::Floor => " at the least",
         CostFrom::Prior => " as assumed",
     };
     let why = format!(
@@ -315,22 +203,32 @@ fn raise(limit: &Known, raised_by: &str, needed: u64, pods: u64) -> Raise {
     Raise {
         what: raised_by.to_owned(),
         is_key: key.is_some(),
-        now: limit.max,
+        now: Some(value(limit)),
         at_least,
+        policy: key.map(|_| policy(raised_by, at_least)),
         why,
         memory_bytes,
+    }
+}
+
+fn policy(key: &str, at_least: u64) -> String {
+    match key {
+        // The third of its fields is the maximum.
+        "net.ipv4.tcp_mem" => format!("{{ min: \"_ _ {at_least}\" }}"),
+        _ => format!("{{ min: {at_least} }}"),
     }
 }
 
 /// `gc_thresh2`, from which entries are collected while pods wait, goes with `gc_thresh3`.
 fn below(raise: &Raise) -> Option<Raise> {
     let what = format!("{}gc_thresh2", raise.what.strip_suffix("gc_thresh3")?);
-    let now = default_of(&what)?;
+    let at_least = raise.at_least / 2;
     Some(Raise {
+        policy: Some(policy(&what, at_least)),
         what,
         is_key: true,
-        now,
-        at_least: raise.at_least / 2,
+        now: None,
+        at_least,
         why: "goes with gc_thresh3; gc_thresh1 stays, so that stale entries die".to_owned(),
         memory_bytes: None,
     })
@@ -368,9 +266,13 @@ fn bytes_a_unit(limit: &str) -> Option<u64> {
 fn with_raises(limit: &Known, raises: &[Raise]) -> Known {
     let raised = raises.iter().find(|raise| Some(&raise.what) == limit.raised_by.as_ref());
     match raised {
-        Some(raise) => {
-            Known { max: raise.at_least.max(limit.max), hit_now: false, ..limit.clone() }
-        }
+        // Of what is no key it is made as large as is asked for: no stop.
+        Some(raise) if !raise.is_key => Known { max: u64::MAX, hit_now: false, ..limit.clone() },
+        Some(raise) => Known {
+            max: most(limit, raise.at_least).max(limit.max),
+            hit_now: false,
+            ..limit.clone()
+        },
         None => limit.clone(),
     }
 }

@@ -17,6 +17,7 @@ fn known(limit: &str, used: u64, max: u64, amount: f64, raised_by: Option<&str>)
         max,
         cost: PodCost { amount, from: CostFrom::Observed },
         raised_by: raised_by.map(str::to_owned),
+        exactness: Exactness::Exact,
         hit_now: false,
     }
 }
@@ -64,6 +65,30 @@ fn what_if_replaces_what_is() {
 }
 
 #[test]
+fn pods_that_are_kept_free_need_room_too() {
+    let kept = Question { reserve: 20, ..question(500) };
+    let plan = ask(&kept);
+    assert_eq!((plan.pods_possible, plan.fits), (Some(492), Some(false)));
+    assert!(plan.pods_possible_then.unwrap() >= 500);
+}
+
+#[test]
+fn keys_are_told_with_their_own_values() {
+    let mut limits = node();
+    limits.push(known("cpu_backlog", 100, 1001, 1.0, Some("net.core.netdev_max_backlog")));
+    limits.push(known("tcp_memory", 100, 200, 1.0, Some("net.ipv4.tcp_mem")));
+    let plan = plan(&question(1020), limits.clone(), "cli", None, Vec::new());
+    let raise = |key: &str| plan.raise.iter().find(|raise| raise.what == key).unwrap();
+    let backlog = raise("net.core.netdev_max_backlog");
+    assert_eq!((backlog.now, backlog.at_least), (Some(1000), 16_384));
+    let memory = raise("net.ipv4.tcp_mem");
+    assert_eq!(memory.policy.as_deref(), Some("{ min: \"_ _ 2048\" }"));
+    let what_if = BTreeMap::from([("net.core.netdev_max_backlog".to_owned(), 500)]);
+    let less = super::plan(&Question { what_if, ..question(500) }, limits, "cli", None, Vec::new());
+    assert_eq!(less.pods_possible, Some(200));
+}
+
+#[test]
 fn what_is_refused_now_fits_none_and_is_to_be_raised() {
     let mut limits = node();
     limits[0].hit_now = true;
@@ -79,6 +104,9 @@ fn a_node_of_defaults_stops_where_the_article_did() {
     assert_eq!((table.max, left(table)), (1024, 512));
     let bridge = limits.iter().find(|limit| limit.limit == "bridge_ports").unwrap();
     assert_eq!(left(bridge), 1023);
+    // What pods of root use up, and not what they do not.
+    let first = plan(&question(100), limits, "defaults", None, Vec::new()).stopped_by.unwrap();
+    assert_eq!((first.limit.as_str(), first.object.as_str()), ("max_pods", ""));
 }
 
 proptest! {

@@ -88,6 +88,50 @@ fn what_is_not_known_says_nothing() {
 }
 
 #[test]
+fn a_refusal_overrides_what_is_not_known_and_ends_with_a_raise() {
+    let now = Instant::now();
+    let mut history = History::default();
+    let full = |hits, max| Limit {
+        hits: Some(hits),
+        cost: Cost::Learned { prior: 0.0, floor: 0.0 },
+        ..limit(100, max)
+    };
+    let left = |limit: Limit, history: &History| {
+        Capacity::of(vec![limit], Some(5), history, 0, after(now, 20)).remaining
+    };
+    history.record(&[full(0, 100)], Some(5), now);
+    assert_eq!(left(full(0, 100), &history), None, "what a pod costs is not known");
+    assert_eq!(left(full(3, 100), &history), Some(0));
+    history.record(&[full(3, 100)], Some(5), after(now, 10));
+    assert_eq!(left(full(3, 100), &history), Some(0));
+    let not_by_pods = Limit { cost: Cost::NotByPods, ..full(3, 100) };
+    assert_eq!(left(not_by_pods, &history), None, "no pod is stopped by it");
+    // One failed reading between two loses no refusal.
+    history.record(&[Limit { hits: None, ..full(3, 100) }], Some(5), after(now, 12));
+    assert_eq!(left(full(4, 100), &history), Some(0));
+    assert_eq!(left(full(3, 400), &history), None, "raised just now");
+    history.record(&[full(3, 400)], Some(5), after(now, 15));
+    assert_eq!(left(full(3, 400), &history), None);
+}
+
+#[test]
+fn pods_that_came_since_a_reading_have_taken_their_part() {
+    let limit = Limit { cost: Cost::Fixed(1.0), pods_since: 30, ..limit(50, 100) };
+    let capacity = Capacity::of(vec![limit], Some(80), &History::default(), 0, Instant::now());
+    assert_eq!(capacity.remaining, Some(20));
+}
+
+#[test]
+fn one_pod_that_has_much_is_not_taken_for_all() {
+    use crate::limits::typical;
+    assert_eq!(typical(vec![100], 12), Some(0.0), "eleven have none");
+    assert_eq!(typical(vec![3; 20], 20), Some(3.0));
+    assert_eq!(typical(vec![5000, 2, 2, 2, 2, 2, 2, 2, 2, 2], 10), Some(2.0));
+    assert_eq!(typical(vec![10; 40], 100), Some(30.0 * 10.0 / 90.0));
+    assert_eq!(typical(vec![3; 7], 7), None, "too few to tell");
+}
+
+#[test]
 fn a_trend_is_said_where_it_is_real() {
     let start = Instant::now();
     let run = |used: &dyn Fn(u64) -> u64, minutes: u64| {
@@ -115,6 +159,39 @@ fn what_was_not_read_anew_teaches_nothing() {
         history.record(&[limit], Some(pods), after(now, pods * 10));
     }
     assert_eq!(history.cost(&limit(10, 100)), None);
+}
+
+#[test]
+fn bounds_and_exact_readings_are_not_mixed() {
+    let now = Instant::now();
+    let mut history = History::default();
+    let read = |used, exactness| [Limit { exactness, ..limit(used, 1000) }];
+    for pods in 0..20 {
+        let bound = read(500 + 7 * pods, Exactness::UpperBound);
+        history.record(&bound, Some(pods), after(now, pods * 20));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(7.0), "better than nothing");
+    for pods in 20..40 {
+        history.record(&read(2 * pods, Exactness::Exact), Some(pods), after(now, pods * 20));
+        let bound = read(500 + 7 * pods, Exactness::UpperBound);
+        history.record(&bound, Some(pods), after(now, pods * 20 + 10));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(2.0));
+}
+
+#[test]
+fn a_reading_counts_for_the_pods_there_were_then() {
+    let now = Instant::now();
+    let mut history = History::default();
+    for round in 0..20 {
+        let then = Some(round * 2);
+        let limit = Limit { pods_then: then, ..limit(round * 6, 1000) };
+        history.record(&[limit], Some(round * 2 + round % 3), after(now, round * 20));
+    }
+    assert_eq!(history.cost(&limit(0, 1)), Some(3.0));
+    let share = Limit { of_pods: Some(40), pods_then: Some(10), ..limit(40, 100) };
+    let cost = cost(&share, Some(20), &History::default());
+    assert_eq!(cost, Some(PodCost { amount: 4.0, from: CostFrom::Share }));
 }
 
 #[test]

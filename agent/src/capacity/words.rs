@@ -1,6 +1,6 @@
 //! How many more pods fit, in words.
 
-use super::{Capacity, Fit};
+use super::{Capacity, CostFrom, Fit};
 use crate::limits::Exactness;
 
 /// A raised limit should be in use by no more than two thirds: pods come in bursts.
@@ -21,12 +21,17 @@ impl Capacity {
             Exactness::Estimate => "about ",
         };
         let fits = match remaining {
+            0 if about == "at least " => "at least 0 more pods".to_owned(),
             0 => "no more pods".to_owned(),
             1 => format!("{about}1 more pod"),
             more => format!("{about}{more} more pods"),
         };
         let hit = if binding.hit_now { ", and the kernel refuses now" } else { "" };
-        let mut text = format!("{node} fits {fits}: {}{hit}.", binding.used());
+        let kept = match self.reserve {
+            0 => String::new(),
+            reserve => format!(" beside {reserve} that are kept free"),
+        };
+        let mut text = format!("{node} fits {fits}{kept}: {}{hit}.", binding.used());
         if let Some(then) = self.then(binding) {
             text += &format!(" {then}");
         }
@@ -38,12 +43,14 @@ impl Capacity {
             return Some("Nothing raises it: more nodes, or pods that do not use it.".to_owned());
         };
         let next = self.next()?;
+        let remaining = next.remaining?.saturating_sub(self.reserve);
+        let then = format!("the next stop is {}: {remaining} more.", next.used());
+        // What is no key has a form of its own, and no more of it helps than the next limit lets in.
+        if raised_by.contains(' ') {
+            return Some(format!("What raises it is {raised_by}; then {then}"));
+        }
         let value = self.raise_to(binding, next)?;
-        let remaining = next.remaining?;
-        Some(format!(
-            "With {raised_by} at {value} the next stop is {}: {remaining} more.",
-            next.used()
-        ))
+        Some(format!("With {raised_by} at {value} {then}"))
     }
 
     /// A value with which the limit does not bind before the next one.
@@ -68,8 +75,13 @@ impl Fit {
                 Exactness::Exact | Exactness::Estimate => "",
             };
             text += &format!(" ({at_most}{used} of {max} {}", limit.unit);
-            if let Some(cost) = self.cost.filter(|cost| cost.amount != 1.0) {
-                text += &format!(", {} a pod", number(cost.amount));
+            if let Some(cost) = self.cost.filter(|cost| cost.from != CostFrom::Fixed) {
+                let from = match cost.from {
+                    CostFrom::Prior => " assumed",
+                    CostFrom::Floor => " at the least",
+                    CostFrom::Fixed | CostFrom::Observed | CostFrom::Share => "",
+                };
+                text += &format!(", {} a pod{from}", number(cost.amount));
             }
             text.push(')');
         }

@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use headroom::capacity::PodCost;
 use headroom::capacity::plan::{self, Known, Plan, Question, Stop};
-use headroom::limits;
+use headroom::limits::{self, Exactness, max_pods};
 use headroom::serve::status::Limit;
 
 use super::output::{Output, Tone, or_dash};
-use super::{Common, Exit, out, output, status};
+use super::{Common, Exit, fail, out, output, status};
 
 #[derive(Args)]
 pub struct Asked {
     /// How many pods the node is to run, with those that run now
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pods: Option<u64>,
     /// Whether pods hang on a bridge. Default: as it is on this node
     #[arg(long, value_name = "KIND")]
     cni: Option<Cni>,
     /// Services of the cluster: what kube-proxy would make of them
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     services: Option<u64>,
     /// A value as it might be, of a key that raises a limit, or maxPods; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
@@ -29,7 +29,7 @@ pub struct Asked {
     #[arg(long)]
     offline: bool,
     /// Cores of the node. Default: those of this one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cores: Option<u64>,
 }
 
@@ -58,28 +58,46 @@ pub fn run(asked: &Asked, common: &Common) -> Exit {
     } else {
         print(&out, &plan);
     }
-    if plan.fits == Some(false) { Exit::Differs } else { Exit::Ok }
+    match (plan.pods, plan.fits) {
+        (_, Some(false)) => Exit::Differs,
+        (Some(_), None) => Exit::Failed,
+        _ => Exit::Ok,
+    }
 }
 
 fn answer(asked: &Asked, common: &Common) -> Result<Plan, Exit> {
-    let (limits, from, node, pods_now, not_known) = if asked.offline {
-        (plan::defaults(limits::ABOUT), "defaults".to_owned(), None, 0, Vec::new())
-    } else {
-        let status = status::ask(common)?;
-        let not_known = status.limits.iter().filter_map(not_known).collect();
-        let pods = status.capacity.pods.unwrap_or(0);
-        let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
-        (limits, status.from, Some(status.node), pods, not_known)
+    let of_node = if asked.offline { None } else { Some(status::ask(common)?) };
+    let Some(status) = of_node else {
+        let limits = plan::defaults(limits::ABOUT);
+        let question = question(asked, &limits)?;
+        return Ok(plan::plan(&question, limits, "defaults", None, Vec::new()));
     };
+    let Some(pods_now) = status.capacity.pods else {
+        return Err(fail(
+            "how many pods run is not known, and so not what more of them need: the directories of \
+             podNamespaces cannot be read; --offline plans for an empty node",
+        ));
+    };
+    let not_known = status.limits.iter().filter_map(not_known).collect();
+    let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
     let question = Question {
+        pods_now,
+        reserve: status.capacity.reserve,
+        cores: asked.cores.or(status.cpus),
+        ..question(asked, &limits)?
+    };
+    Ok(plan::plan(&question, limits, &status.from, Some(status.node), not_known))
+}
+
+fn question(asked: &Asked, limits: &[Known]) -> Result<Question, Exit> {
+    Ok(Question {
         pods: asked.pods,
         bridge: asked.cni.map(|cni| cni == Cni::Bridge),
         services: asked.services,
-        what_if: what_if(asked, &limits)?,
-        pods_now,
+        what_if: what_if(asked, limits)?,
         cores: asked.cores,
-    };
-    Ok(plan::plan(&question, limits, &from, node, not_known))
+        ..Question::default()
+    })
 }
 
 /// The word for a limit that is not the kernel's.
@@ -88,6 +106,8 @@ const MAX_PODS: &str = "maxPods";
 fn what_if(asked: &Asked, limits: &[Known]) -> Result<BTreeMap<String, u64>, Exit> {
     let mut known: Vec<&str> =
         limits.iter().filter_map(|limit| limit.raised_by.as_deref()).collect();
+    // Also where no kubelet is seen.
+    known.extend(max_pods::ABOUT.raised_by);
     known.sort_unstable();
     known.dedup();
     let mut values = BTreeMap::new();
@@ -95,9 +115,11 @@ fn what_if(asked: &Asked, limits: &[Known]) -> Result<BTreeMap<String, u64>, Exi
         let max_pods = |known: &&&str| key == MAX_PODS && known.starts_with(MAX_PODS);
         let found = known.iter().find(|known| **known == key).or(known.iter().find(max_pods));
         let Some(found) = found else {
+            let keys = known.iter().filter(|known| !known.contains(' '));
+            let keys: Vec<&str> = keys.copied().chain([MAX_PODS]).collect();
             output::error(&format_args!(
                 "headroom: --what-if {key}: it raises no limit that is known here; these do: {}",
-                known.join(", ")
+                keys.join(", ")
             ));
             return Err(Exit::Usage);
         };
@@ -115,6 +137,7 @@ fn known(limit: Limit) -> Option<Known> {
         object: limit.object,
         named: limit.named,
         unit: limit.unit,
+        exactness: limit.exactness,
         raised_by: limit.raised_by,
         hit_now: limit.hit_now,
     })
@@ -136,9 +159,19 @@ fn headline(out: &Output, plan: &Plan) {
         (Some(node), _) => format!("{node}, which runs {} pods now", plan.pods_now),
         (None, _) => "a node with the kernel's and Kubernetes' defaults".to_owned(),
     };
+    let kept = match plan.reserve {
+        0 => String::new(),
+        reserve => format!(", and {reserve} kept free,"),
+    };
     match plan.pods {
-        Some(pods) => out.heading(&format!("PLAN  {pods} pods on {node}")),
+        Some(pods) => out.heading(&format!("PLAN  {pods} pods{kept} on {node}")),
         None => out.heading(&format!("PLAN  {node}")),
+    }
+    if plan.from == "cli" {
+        out.line(format_args!(
+            "{} no agent answers: this starts from a look of its own, which has seen no pod come",
+            out.paint(Tone::Notable, Tone::Notable.symbol())
+        ));
     }
     for (key, value) in &plan.what_if {
         out.line(format_args!("with {key} at {value}"));
@@ -147,7 +180,14 @@ fn headline(out: &Output, plan: &Plan) {
     let (tone, text) = match (plan.fits, plan.pods_possible, &plan.stopped_by) {
         (fits, Some(possible), Some(stop)) => {
             let tone = if fits == Some(false) { Tone::Bad } else { Tone::Good };
-            (tone, format!("{assumed}, {possible} pods fit; what stops the next one: {}", stop.why))
+            let about = match plan.exactness {
+                Some(Exactness::LowerBound) => "at least ",
+                Some(Exactness::UpperBound) => "at most ",
+                Some(Exactness::Estimate) => "about ",
+                Some(Exactness::Exact) | None => "",
+            };
+            let why = &stop.why;
+            (tone, format!("{assumed}, {about}{possible} pods fit; what stops the next one: {why}"))
         }
         _ => (Tone::Notable, "how many pods fit is not known".to_owned()),
     };
@@ -164,7 +204,7 @@ fn raises(out: &Output, plan: &Plan) {
         .map(|raise| {
             let cells = vec![
                 raise.what.clone(),
-                raise.now.to_string(),
+                or_dash(raise.now),
                 raise.at_least.to_string(),
                 or_dash(raise.memory_bytes.map(size)),
                 raise.why.clone(),
@@ -180,7 +220,7 @@ fn raises(out: &Output, plan: &Plan) {
         out.line("\nas configuration (the profile dense-node has most of them):");
         out.line("sysctls:");
         keys.iter().for_each(|raise| {
-            out.line(format_args!("  {}: {{ min: {} }}", raise.what, raise.at_least));
+            out.line(format_args!("  {}: {}", raise.what, raise.policy.as_deref().unwrap_or("-")));
         });
     }
 }

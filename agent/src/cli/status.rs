@@ -270,7 +270,10 @@ fn neighbors(out: &Output, status: &Status) {
         .neighbor_tables
         .iter()
         .map(|table| {
-            let full = table.fullness_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0));
+            // A bound above the whole says nothing.
+            let says = |ratio: &f64| *ratio <= 1.0 || table.basis.as_deref() == Some("pinned");
+            let full = table.fullness_ratio.filter(says);
+            let full = full.map(|ratio| format!("{:.1} %", ratio * 100.0));
             let basis = match table.basis.as_deref() {
                 Some("pinned") => "pinned entries",
                 Some(_) => "at most: entries that can be collected are counted too",

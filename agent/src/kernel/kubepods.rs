@@ -118,7 +118,12 @@ pub struct Pids {
 /// gone.
 pub fn pids(cgroup: &Path) -> Result<Option<Pids>, FileError> {
     let Some(max) = number(&cgroup.join("pids.max"))? else { return Ok(None) };
-    Ok(number(&cgroup.join("pids.current"))?.map(|current| Pids { current, max }))
+    Ok(current(cgroup)?.map(|current| Pids { current, max }))
+}
+
+/// Pids in a cgroup and all below it. `None`: there is no such controller, or it is gone.
+pub fn current(cgroup: &Path) -> Result<Option<u64>, FileError> {
+    number(&cgroup.join("pids.current"))
 }
 
 /// How many forks were refused because of this cgroup's own limit, where the kernel tells that: since

@@ -29,38 +29,36 @@ const MOST_DESCRIPTORS: u64 = 1 << 20;
 const INOTIFY: &[u8] = b"anon_inode:inotify";
 const FANOTIFY: &[u8] = b"anon_inode:[fanotify]";
 
-/// A number, and what of it processes in pods hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// All.
-    pub all: u64,
-    /// Those of pods.
-    pub of_pods: u64,
-}
-
-impl Count {
-    fn add(&mut self, number: u64, in_pod: bool) {
-        self.all += number;
-        self.of_pods += if in_pod { number } else { 0 };
-    }
-}
-
 /// What a user holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Inotify instances.
-    pub instances: Count,
+    pub instances: u64,
     /// Their watches; 0 where they were not asked for.
-    pub watches: Count,
+    pub watches: u64,
     /// Fanotify groups.
-    pub fanotify: Count,
+    pub fanotify: u64,
 }
+
+/// What one user's processes in one pod hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Inotify instances.
+    pub instances: u64,
+    /// Their watches.
+    pub watches: u64,
+}
+
+/// Pods whose parts are kept apart.
+const MOST_PARTS: usize = 1 << 14;
 
 /// What a pass found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// By user of the reader's user namespace; one who holds nothing is not there.
     pub users: BTreeMap<u32, Held>,
+    /// What of that each pod has, by user and the pod's uid.
+    pub pods: BTreeMap<(u32, String), Part>,
     /// Descriptors that were looked at.
     pub descriptors: u64,
     /// Processes whose descriptors may not be seen.
@@ -134,31 +132,44 @@ impl Scanner {
                 FANOTIFY if self.fanotify.is_new(descriptor) => false,
                 _ => continue,
             };
-            let (user, in_pod) = match holder {
-                Some(known) => known,
-                None => *holder.insert(self.holder(path)?),
-            };
-            self.count(path, number, instance, user, in_pod);
+            if holder.is_none() {
+                holder = Some(self.holder(path)?);
+            }
+            if let Some(holder) = &holder {
+                self.count(path, number, instance, holder);
+            }
         }
         Ok(())
     }
 
-    fn holder(&mut self, path: &Path) -> nix::Result<(Option<u32>, bool)> {
+    /// The user who is charged, and the uid of the pod.
+    fn holder(&mut self, path: &Path) -> nix::Result<(Option<u32>, Option<String>)> {
         let user = self.payers.of_process(path).map_err(|error| of_io(&error))?;
         let cgroup = std::fs::read(path.join("cgroup")).ok().and_then(|file| cgroup::parse(&file));
-        Ok((user, cgroup.is_some_and(|cgroup| cgroup.pod.is_some())))
+        Ok((user, cgroup.and_then(|cgroup| Some(cgroup.pod?.uid))))
     }
 
-    fn count(&mut self, path: &Path, number: u32, instance: bool, user: Option<u32>, in_pod: bool) {
-        let Some(user) = user else { return };
+    fn count(
+        &mut self,
+        path: &Path,
+        number: u32,
+        instance: bool,
+        (user, pod): &(Option<u32>, Option<String>),
+    ) {
+        let Some(user) = *user else { return };
         let watches = match instance && !self.buffer.is_empty() {
             true => self.watches(path.join("fdinfo").join(number.to_string())),
             false => 0,
         };
         let held = self.scan.users.entry(user).or_default();
-        held.watches.add(watches, in_pod);
-        let groups = if instance { &mut held.instances } else { &mut held.fanotify };
-        groups.add(1, in_pod);
+        held.watches += watches;
+        held.instances += u64::from(instance);
+        held.fanotify += u64::from(!instance);
+        if let Some(pod) = pod.as_ref().filter(|_| self.scan.pods.len() < MOST_PARTS) {
+            let part = self.scan.pods.entry((user, pod.clone())).or_default();
+            part.instances += u64::from(instance);
+            part.watches += watches;
+        }
     }
 
     /// None, where it was closed meanwhile.

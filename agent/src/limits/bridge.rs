@@ -37,14 +37,22 @@ pub static ABOUT: About = About {
     cadence: Cadence::Scrape,
 };
 
-/// The bridges as limits. Pods do not join one that nothing has joined yet.
+/// What a pod costs of a bridge. Pods do not join one that nothing has joined yet, nor one with far
+/// fewer ports than there are pods, such as Docker's beside a CNI plugin that routes.
 #[must_use]
-pub fn limits(bridges: &[Bridge]) -> Vec<Limit> {
+pub fn cost(bridge: &Bridge, pods: Option<u64>) -> Cost {
+    let joined = bridge.ports > 0 && bridge.ports.saturating_mul(4) >= pods.unwrap_or(0);
+    if joined { Cost::Fixed(1.0) } else { Cost::NotByPods }
+}
+
+/// The bridges as limits.
+#[must_use]
+pub fn limits(bridges: &[Bridge], pods: Option<u64>) -> Vec<Limit> {
     bridges
         .iter()
         .map(|bridge| Limit {
             read_from: bridge.read_from,
-            cost: if bridge.ports == 0 { Cost::NotByPods } else { ABOUT.cost },
+            cost: cost(bridge, pods),
             ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, bridge.limit)
         })
         .collect()

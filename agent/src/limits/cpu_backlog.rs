@@ -27,8 +27,8 @@ pub static ABOUT: About = About {
                connections to them time out",
     exactness: &[(
         "all",
-        Exactness::LowerBound,
-        "one broadcast alone; what else waits in the same queue, such as a second broadcast, fills it \
+        Exactness::Exact,
+        "for one broadcast alone; what else waits in the same queue, such as a second broadcast, fills it \
          earlier (RPS and threaded NAPI spread the copies over CPUs)",
     )],
     cadence: Cadence::Scrape,
@@ -105,7 +105,7 @@ pub fn limits(node: &NodeState) -> Vec<Limit> {
     bridges
         .map(|bridge| Limit {
             read_from: bridge.read_from,
-            cost: if bridge.ports == 0 { Cost::NotByPods } else { ABOUT.cost },
+            cost: super::bridge::cost(bridge, node.pod_count),
             ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, copies(max))
         })
         .collect()

@@ -4,12 +4,14 @@
 
 use nix::errno::Errno;
 
-use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots};
+use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots, typical};
 use crate::kernel::errno::FileError;
 use crate::kernel::kept::Kept;
-use crate::kernel::notify_groups::{self, Count, Held, Scan};
-use crate::kernel::{processes, slab};
+use crate::kernel::notify_groups::{self, Held, Part, Scan};
+use crate::kernel::{kubepods, node_file, processes, slab};
 
+/// Far more pods than a node can have.
+const MOST_PODS: usize = 1 << 16;
 /// Users shown of each: root and the fullest.
 const SHOWN: usize = 5;
 /// Where there may be more watches, they are not read: the kernel renders all of an instance at once,
@@ -99,6 +101,22 @@ impl Inotify {
     }
 }
 
+impl Inotify {
+    /// How many pods there are: those whose processes hold nothing count too.
+    fn pods(&self) -> usize {
+        let cgroups = kubepods::pod_cgroups(&self.roots.cgroup).ok().flatten();
+        if let Some(pods) = cgroups {
+            return pods.len();
+        }
+        let mut count = 0;
+        for directory in &self.roots.netns {
+            // What cannot be read has none that are known of.
+            let _ = node_file::each(directory, MOST_PODS, |_| count += 1);
+        }
+        count
+    }
+}
+
 impl Reader for Inotify {
     fn name(&self) -> &'static str {
         "inotify"
@@ -123,12 +141,34 @@ impl Reader for Inotify {
             true => scan.clone(),
             false => scan.clone().and_then(|_| Err(too_many())),
         };
+        let pods = self.pods();
         let mut limits =
             of_users(&INSTANCES, &scan, self.instances.number(), |held| held.instances);
-        limits.extend(of_users(&WATCHES, &watches, watches_max, |held| held.watches));
+        a_pod(&mut limits, &scan, pods, |part| part.instances);
+        let mut watches_limits = of_users(&WATCHES, &watches, watches_max, |held| held.watches);
+        a_pod(&mut watches_limits, &watches, pods, |part| part.watches);
+        limits.extend(watches_limits);
         limits.extend(of_users(&FANOTIFY, &scan, self.fanotify.number(), |held| held.fanotify));
         limits
     }
+}
+
+/// What a pod has as a rule, for each user.
+fn a_pod(
+    limits: &mut [Limit],
+    scan: &Result<Scan, String>,
+    pods: usize,
+    count: impl Fn(&Part) -> u64,
+) {
+    let Ok(scan) = scan else { return };
+    for limit in limits {
+        let parts = scan.pods.iter().filter(|((user, _), _)| limit.object == object(*user));
+        limit.a_pod = typical(parts.map(|(_, part)| count(part)).collect(), pods);
+    }
+}
+
+fn object(user: u32) -> String {
+    format!("uid {user}")
 }
 
 /// Without the capability only a part is seen, and which one is chance. With it, what is still refused
@@ -147,7 +187,7 @@ fn of_users(
     about: &'static About,
     scan: &Result<Scan, String>,
     max: Result<u64, FileError>,
-    count: impl Fn(&Held) -> Count,
+    count: impl Fn(&Held) -> u64,
 ) -> Vec<Limit> {
     let max = match max {
         Err(error) if error.errno == Errno::ENOENT => return Vec::new(),
@@ -164,13 +204,12 @@ fn of_users(
     let root = scan.users.get(&0).copied().unwrap_or_default();
     let others = scan.users.iter().filter(|(user, _)| **user != 0);
     let others = others.map(|(user, held)| (*user, count(held)));
-    let mut users: Vec<(u32, Count)> = others.filter(|(_, count)| count.all > 0).collect();
-    users.sort_by_key(|(user, count)| (std::cmp::Reverse(count.all), *user));
+    let mut users: Vec<(u32, u64)> = others.filter(|(_, count)| *count > 0).collect();
+    users.sort_by_key(|(user, count)| (std::cmp::Reverse(*count), *user));
     users.insert(0, (0, count(&root)));
     users.truncate(SHOWN);
-    let limit = |(user, count): (u32, Count)| {
-        let mut limit = Limit::of(about, format!("uid {user}"));
-        (limit.used, limit.of_pods) = (Some(count.all), Some(count.of_pods));
+    let limit = |(user, count): (u32, u64)| {
+        let mut limit = Limit { used: Some(count), ..Limit::of(about, object(user)) };
         (limit.max, limit.unknown) = (max.clone().ok(), max.clone().err());
         if scan.cut || scan.refused > 0 {
             limit.exactness = Exactness::LowerBound;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots};
+use super::{About, Cadence, Cost, Exactness, Limit, Reader, Roots, typical};
 use crate::kernel::errno::FileError;
 use crate::kernel::kubepods::{self, Pids, PodCgroup};
 use crate::kernel::netns::{self, Kind};
@@ -105,8 +105,10 @@ impl Reader for Kubepods {
 }
 
 fn all(kubepods: &Path, pids: Pids) -> Limit {
+    let pods = kubepods::pods(kubepods).unwrap_or_default();
+    let parts = pods.iter().filter_map(|pod| kubepods::current(&pod.path).ok().flatten());
     Limit {
-        of_pods: Some(pids.current),
+        a_pod: typical(parts.collect(), pods.len()),
         hits: kubepods::refused(kubepods).ok().flatten(),
         ..Limit::of(&ABOUT, "kubepods").with(pids.current, pids.max)
     }

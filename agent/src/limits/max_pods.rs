@@ -19,6 +19,10 @@ const LONGEST: u64 = 1 << 20;
 /// More files than any drop-in directory has.
 const MOST_FILES: usize = 1000;
 
+/// Why it is not known where pods run.
+const UNSEEN: &str = "no kubelet and no configuration of one is seen: mount its configuration file \
+                      read-only, or set limits.maxPods";
+
 /// Where kubeadm and kind have the configuration.
 pub const KUBEADM: &str = "/var/lib/kubelet/config.yaml";
 
@@ -205,7 +209,7 @@ pub fn limits(node: &NodeState) -> Vec<Limit> {
     let limit = match (node.config.limits.max_pods, found) {
         (Some(max), _) => Limit { max: Some(max), ..Limit::of(&ABOUT, "") },
         (None, Some(found)) => found.clone(),
-        (None, None) => return Vec::new(),
+        (None, None) => return super::unless_without_pods(&ABOUT, UNSEEN, node),
     };
     vec![if limit.max.is_some() { super::by_pods(limit, node) } else { limit }]
 }

@@ -123,7 +123,13 @@ fn the_configuration_beats_what_was_found_and_pods_use_it() {
     assert_eq!(limits(&node)[0].max, Some(500));
     node.config.limits.max_pods = None;
     assert_eq!(limits(&node)[0].unknown.as_deref(), Some("why"));
-    assert_eq!(limits(&node).len(), super::super::all(&node).len());
+    let all = super::super::all(&node).into_iter().filter(|limit| *limit.about == ABOUT);
+    assert_eq!(limits(&node).len(), all.count());
+    // Where no kubelet is seen, that is no news unless pods run.
+    node.limits.clear();
+    assert!(limits(&node)[0].unknown.is_some());
+    node.pod_count = Some(0);
+    assert_eq!(limits(&node), []);
 }
 
 proptest! {

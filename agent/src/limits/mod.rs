@@ -117,6 +117,12 @@ pub struct Limit {
     pub used: Option<u64>,
     /// The part of `used` that pods have, where that is known by itself.
     pub of_pods: Option<u64>,
+    /// What a pod has of it as a rule, where each pod's part is known: see [`typical`].
+    pub a_pod: Option<f64>,
+    /// Pods that came since it was read, of one that is read now and then.
+    pub pods_since: u64,
+    /// Pods that there were when it was read, where the reading tells: others may have come since.
+    pub pods_then: Option<u64>,
     /// The maximum. `None`: there is none, or it cannot be read.
     pub max: Option<u64>,
     /// How often the kernel refused because it was reached, since boot.
@@ -133,6 +139,8 @@ pub struct Limit {
     pub read_at: Option<Instant>,
     /// Why a number is missing. Escaped.
     pub unknown: Option<String>,
+    /// Whether it is missing because reading failed, and not because a right or a mount is missing.
+    pub failed: bool,
 }
 
 impl Exactness {
@@ -158,6 +166,9 @@ impl Limit {
             unit: about.unit,
             used: None,
             of_pods: None,
+            a_pod: None,
+            pods_since: 0,
+            pods_then: None,
             max: None,
             hits: None,
             exactness: about.exactness.first().map_or(Exactness::Exact, |(_, exact, _)| *exact),
@@ -166,6 +177,7 @@ impl Limit {
             cost: about.cost,
             read_at: None,
             unknown: None,
+            failed: false,
         }
     }
 
@@ -196,7 +208,10 @@ impl Limit {
         match numbers {
             Ok([used, max]) => Some(Self::of(about, object).with(used, max)),
             Err(error) if error.errno == Errno::ENOENT => None,
-            Err(error) => Some(Self::unknown(about, object, error.to_string())),
+            Err(error) => Some(Self {
+                failed: !matches!(error.errno, Errno::EACCES | Errno::EPERM),
+                ..Self::unknown(about, object, error.to_string())
+            }),
         }
     }
 
@@ -206,6 +221,20 @@ impl Limit {
         (self.used, self.max) = (Some(used), Some(max));
         self
     }
+}
+
+/// What a pod has as a rule: the mean without the tenth of them that has most, and without one at the
+/// least. `parts`: of those that have any; `pods`: how many there are. `None`: too few to tell.
+#[must_use]
+pub fn typical(mut parts: Vec<u64>, pods: usize) -> Option<f64> {
+    let pods = pods.max(parts.len());
+    if (pods as u64) < crate::capacity::ENOUGH_PODS {
+        return None;
+    }
+    parts.sort_unstable();
+    let most = pods.div_ceil(10);
+    parts.truncate(parts.len().saturating_sub(most));
+    Some(parts.iter().sum::<u64>() as f64 / (pods - most) as f64)
 }
 
 /// How an object of a limit is named in a sentence.
@@ -330,6 +359,12 @@ pub static ABOUT: &[&About] = &[
 /// What their readers found is not all: the configuration and the rest of the picture complete it.
 const COMPLETED: [&str; 2] = [max_pods::ABOUT.name, pod_addresses::ABOUT.name];
 
+/// What is not seen where pods run is not known, and none where none run.
+fn unless_without_pods(about: &'static About, why: &str, node: &NodeState) -> Vec<Limit> {
+    let pods = node.pod_count.is_some_and(|pods| pods > 0);
+    pods.then(|| Limit::unknown(about, "", why)).into_iter().collect()
+}
+
 /// Used by the pods that run: a limit of what each pod has one of.
 fn by_pods(limit: Limit, node: &NodeState) -> Limit {
     match node.pod_count {
@@ -345,13 +380,20 @@ fn by_pods(limit: Limit, node: &NodeState) -> Limit {
 #[must_use]
 pub fn all(node: &NodeState) -> Vec<Limit> {
     let mut limits = neighbor::limits(&node.neighbor);
-    limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default()));
+    limits.extend(bridge::limits(node.bridges.as_deref().unwrap_or_default(), node.pod_count));
     limits.extend(pod_conntrack::limit(node.pod_conntrack.as_ref()));
     limits.extend(cpu_backlog::limits(node));
     let found = node.limits.iter().filter(|(name, _)| !COMPLETED.contains(name));
     limits.extend(found.flat_map(|(_, found)| found).cloned());
     limits.extend(max_pods::limits(node));
     limits.extend(pod_addresses::limits(node));
+    for limit in limits.iter_mut().filter(|limit| limit.read_at.is_some()) {
+        // Of the neighbor tables what came since is counted already.
+        if limit.about.name != neighbor::ABOUT.name {
+            let since = node.pod_count.zip(limit.pods_then);
+            limit.pods_since = since.map_or(0, |(now, then)| now.saturating_sub(then));
+        }
+    }
     let place = |limit: &Limit| ABOUT.iter().position(|about| about.name == limit.about.name);
     limits.sort_by_key(place);
     limits

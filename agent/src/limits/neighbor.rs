@@ -175,16 +175,21 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     let fullness = table.fullness();
     let exact = fullness.is_some_and(|fullness| fullness.basis == Basis::Pinned);
     let used = fullness.map(|fullness| fullness.used).or(table.entries());
+    let max = table.gc_thresholds().map(|[_, _, max]| max);
+    // A bound above the maximum proves that it counts what the kernel does not: nothing is known.
+    let vacuous = used.zip(max).is_some_and(|(used, max)| used >= max);
     let (used, unknown) = match (family, exact) {
-        (Family::Ipv6, false) => (None, Some(UNSCANNED.to_owned())),
+        (Family::Ipv6, false) => (None, Some(why_unknown(table).to_owned())),
+        (Family::Ipv4, false) if vacuous => (None, Some(why_unknown(table).to_owned())),
         _ => (used, None),
     };
     Limit {
         used,
         of_pods: table.scan.and_then(|scan| scan.of_pods),
+        pods_then: table.scan.filter(|scan| scan.of_pods.is_some()).map(|scan| scan.pods),
         read_at: table.scan.filter(|_| exact).map(|scan| scan.read_at),
         unit: if exact { ABOUT.unit } else { "entries" },
-        max: table.gc_thresholds().map(|[_, _, max]| max),
+        max,
         hits: table.table_fulls(),
         exactness: if exact { Exactness::Exact } else { Exactness::UpperBound },
         read_from: match (exact, table.stat.is_some()) {
@@ -206,9 +211,22 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     }
 }
 
-/// Why nothing is said of the IPv6 table.
-const UNSCANNED: &str =
-    "not every namespace was scanned, and most entries are collected when room is needed";
+/// Why nothing is said of a table.
+fn why_unknown(table: &Neighbor) -> &'static str {
+    match table.scan {
+        Some(scan) if scan.complete => {
+            "more entries came since the last scan, and many may be collected when room is needed"
+        }
+        Some(scan) if scan.skipped == 0 => {
+            "entries are in namespaces that the agent does not know, and may be permanent or collected when \
+             room is needed: name their directories under podNamespaces"
+        }
+        _ => {
+            "not every namespace could be scanned (that takes SYS_ADMIN and the mount), and many entries \
+             may be permanent or collected when room is needed"
+        }
+    }
+}
 
 /// Reads what a scrape needs, without a lock that pod creation holds: kept descriptors on the
 /// statistics and the thresholds, nothing else.
@@ -356,5 +374,17 @@ mod tests {
             assert_eq!(neighbor.fullness(), Some(Fullness { ratio, used, basis }));
         }
         assert_eq!(table(1, 0, None).fullness(), None, "no ratio of nothing");
+    }
+
+    #[test]
+    fn a_bound_above_the_maximum_says_nothing_and_no_alarm() {
+        let unscanned = table(20_001, 1024, None);
+        let limit = limit(Family::Ipv4, &unscanned);
+        assert_eq!((limit.used, limit.max), (None, Some(1024)));
+        assert!(limit.unknown.is_some());
+        let below = super::limit(Family::Ipv4, &table(600, 1024, None));
+        assert_eq!((below.used, below.exactness), (Some(600), Exactness::UpperBound));
+        let scanned = super::limit(Family::Ipv4, &table(1024, 1024, Some((0, 1024, true))));
+        assert_eq!(scanned.used, Some(1024), "full it is");
     }
 }

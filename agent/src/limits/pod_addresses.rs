@@ -20,6 +20,9 @@ use host_local::{HostLocal, Ipam, Network, Range, Set};
 
 /// Where the container runtime looks for the pod network.
 pub const CONFIGURATIONS: &str = "/etc/cni/net.d";
+/// Why nothing is known where pods run.
+const UNSEEN: &str = "no configuration of a pod network is in /etc/cni/net.d: mount it read-only, or set \
+                      limits.podRange";
 /// More files than any node has.
 const MOST_FILES: usize = 1000;
 /// More leases than any node has: IPv6 ranges have no end.
@@ -188,7 +191,11 @@ impl Reader for PodAddresses {
 #[must_use]
 pub fn limits(node: &NodeState) -> Vec<Limit> {
     let Some(ranges) = &node.config.limits.pod_range else {
-        return node.limits.get(ABOUT.name).cloned().unwrap_or_default();
+        let found = node.limits.get(ABOUT.name).cloned().unwrap_or_default();
+        return match found.is_empty() {
+            true => super::unless_without_pods(&ABOUT, UNSEEN, node),
+            false => found,
+        };
     };
     let mut sizes: BTreeMap<&str, u64> = BTreeMap::new();
     for range in ranges {

@@ -12,8 +12,10 @@ pub struct PodConntrack {
     /// Connections refused or given up because a pod's table was full. Of pods that are there; what was
     /// seen stays counted when they go.
     pub drops: u64,
-    /// The drops of the pods that the last round saw.
+    /// The drops of the pods that the last whole round saw.
     pub drops_seen: u64,
+    /// Whether every pod's namespace was seen.
+    pub complete: bool,
     /// The most that one namespace may have.
     pub max: u64,
     /// When.
@@ -26,6 +28,10 @@ impl PodConntrack {
     pub fn after(before: Option<Self>, now: Option<Self>) -> Option<Self> {
         let now = now?;
         let Some(before) = before else { return Some(now) };
+        if !now.complete {
+            // What one round misses, the next would take for new.
+            return Some(Self { drops: before.drops, drops_seen: before.drops_seen, ..now });
+        }
         let more = now.drops_seen.saturating_sub(before.drops_seen);
         Some(Self { drops: before.drops.saturating_add(more), ..now })
     }
@@ -54,6 +60,7 @@ mod tests {
             entries: 1,
             drops,
             drops_seen: drops,
+            complete: true,
             max: 8,
             at: Instant::now(),
         };

@@ -41,6 +41,9 @@ pub struct Status {
     pub node: String,
     /// The kernel's release.
     pub kernel: String,
+    /// CPUs that are online.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u64>,
     /// The configuration in force.
     pub config: Config,
     /// The network namespace: `initial`, `given` or `wrong`, and the evidence if wrong.
@@ -215,6 +218,7 @@ impl Status {
             revision: REVISION.to_owned(),
             node: state.node.clone(),
             kernel: state.kernel.clone(),
+            cpus: state.cpus,
             config: config(state),
             host_netns: host_netns(state),
             ready: agent.then(|| checks.iter().all(|check| check.result.is_ok())),

@@ -143,9 +143,7 @@ impl Density {
         for step in &self.steps {
             history.record(&step.limits, Some(step.pods), step.when);
         }
-        // The refusals that were made on purpose are over.
-        let mut limits = self.raised.limits.clone();
-        limits.iter_mut().for_each(|limit| limit.hits = None);
+        let limits = self.raised.limits.clone();
         Capacity::of(limits, Some(self.raised.pods), &history, 0, self.raised.when)
     }
 }
@@ -277,12 +275,15 @@ impl Agent {
         let mut limits = neighbor::limits(&tables);
         limits.retain(|limit| limit.object == Family::Ipv4.label());
         let ports = std::fs::read_dir(format!("/sys/class/net/{}/brif", self.bridge)).unwrap();
-        limits.extend(bridge::limits(&[Bridge {
-            name: headroom::kernel::name::Name::from_bytes(self.bridge.as_bytes()),
-            ports: ports.count() as u64,
-            limit: PORTS,
-            read_from: "brif",
-        }]));
+        limits.extend(bridge::limits(
+            &[Bridge {
+                name: headroom::kernel::name::Name::from_bytes(self.bridge.as_bytes()),
+                ports: ports.count() as u64,
+                limit: PORTS,
+                read_from: "brif",
+            }],
+            None,
+        ));
         Step { pods, scan, limits, when: Instant::now() }
     }
 

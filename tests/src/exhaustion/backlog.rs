@@ -116,7 +116,7 @@ fn limit(netns: &Namespace) -> Option<Limit> {
 
 /// The lost frames that Headroom counts.
 fn counted() -> Option<u64> {
-    Eyes::new().see(cpu_backlog::QUEUE.name, "every CPU")?.hits
+    Eyes::new().see(cpu_backlog::QUEUE.name, "")?.hits
 }
 
 /// Sends one broadcast from the bridge itself; how many copies of it were lost.

@@ -42,7 +42,7 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
         if added < STEP {
             break failures;
         }
-        foretold.look(there, limits(&[bridge]).pop());
+        foretold.look(there, limits(&[bridge], None).pop());
     };
     if !refusal.contains("Exchange full") {
         return Err(format!("ip says something else than EXFULL: {refusal}"));

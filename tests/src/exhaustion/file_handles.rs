@@ -22,9 +22,8 @@ pub fn drive(bench: &Bench<'_>) -> Result<Row, String> {
     let mut eyes = Eyes::new();
     std::fs::write("/proc/sys/fs/file-max", max.to_string()).unwrap();
     let uid = nobody(3).to_string();
-    let filled = fill(&bench.program, "files", &[uid, EACH.to_string()], || {
-        eyes.see("file_handles", "node")
-    });
+    let filled =
+        fill(&bench.program, "files", &[uid, EACH.to_string()], || eyes.see("file_handles", ""));
     Ok(Row {
         limit: "file handles of the node",
         pod: format!("a process with {EACH} open files"),

@@ -102,6 +102,7 @@ fn foretold(predictions: &[Prediction]) -> String {
                 CostFrom::Fixed => "fixed",
                 CostFrom::Observed => "learned",
                 CostFrom::Share => "their share",
+                CostFrom::Floor => "at the least",
                 CostFrom::Prior => "assumed",
             };
             format!("; {cost:.1} a pod, {from}")

@@ -17,8 +17,14 @@ pub fn sentence(out: &Output, status: &Status) {
         (Some(..10), _) => Tone::Notable,
         (Some(_), _) => Tone::Good,
     };
+    let not_known = &status.capacity.not_known;
+    let tone = if tone == Tone::Good && !not_known.is_empty() { Tone::Notable } else { tone };
     out.line("");
     out.line(format_args!("{} {}", out.paint(tone, tone.symbol()), status.capacity.sentence));
+    for limit in not_known {
+        let notable = out.paint(Tone::Notable, Tone::Notable.symbol());
+        out.line(format_args!("{notable} not known, and so not in this number: {limit}"));
+    }
 }
 
 /// The limits, fullest first.
@@ -27,8 +33,12 @@ pub fn print(out: &Output, status: &Status, all: bool) {
     if limits.is_empty() {
         return;
     }
-    // In thousandths; what is being hit comes first, what is not known last.
-    let rank = |limit: &&Limit| std::cmp::Reverse((limit.hit_now, fullness(limit)));
+    // The binding one and what is being hit come first, what is not known last.
+    let binding = status.capacity.binding_limit.as_ref();
+    let binds = |limit: &Limit| {
+        binding.is_some_and(|it| it.limit == limit.limit && it.object == limit.object)
+    };
+    let rank = |limit: &&Limit| std::cmp::Reverse((binds(limit), limit.hit_now, fullness(limit)));
     limits.sort_by_key(rank);
     let shown = if all { limits.len() } else { SHOWN };
     let rows: Vec<_> = limits.iter().take(shown).map(|limit| row(limit)).collect();
@@ -37,18 +47,19 @@ pub fn print(out: &Output, status: &Status, all: bool) {
         0 => String::new(),
         more => format!("  {more} more with --limits"),
     };
-    out.heading(&format!("LIMITS  the fullest first{more}"));
+    out.heading(&format!("LIMITS  what stops the next pod, then the fullest{more}"));
     out.table(&["", "LIMIT", "USED", "OF", "A POD", "MORE PODS", "HITS", "RAISED BY", ""], &rows);
 }
 
+/// In millionths.
 fn fullness(limit: &Limit) -> Option<u64> {
-    Some(limit.used?.saturating_mul(1000) / limit.max.filter(|max| *max > 0)?)
+    Some(limit.used?.saturating_mul(1_000_000) / limit.max.filter(|max| *max > 0)?)
 }
 
 fn row(limit: &Limit) -> (Tone, Vec<String>) {
     let tone = match (limit.hit_now, fullness(limit)) {
-        (true, _) | (_, Some(950..)) => Tone::Bad,
-        (false, Some(800..)) => Tone::Notable,
+        (true, _) | (_, Some(950_000..)) => Tone::Bad,
+        (false, Some(800_000..)) => Tone::Notable,
         (false, Some(_)) => Tone::Good,
         (false, None) => Tone::Plain,
     };
@@ -59,10 +70,12 @@ fn row(limit: &Limit) -> (Tone, Vec<String>) {
         Exactness::Estimate => "~",
     };
     let cost = limit.pod_cost.zip(limit.pod_cost_from).map(|(cost, from)| {
+        let prior = limit.pod_cost_prior.map(|prior| format!(" ({} assumed)", number(prior)));
         let from = match from {
-            CostFrom::Fixed => "",
-            CostFrom::Observed | CostFrom::Share => " seen",
-            CostFrom::Prior => " assumed",
+            CostFrom::Fixed => String::new(),
+            CostFrom::Observed | CostFrom::Share => format!(" seen{}", prior.unwrap_or_default()),
+            CostFrom::Floor => " at the least".to_owned(),
+            CostFrom::Prior => " assumed".to_owned(),
         };
         format!("{}{from}", number(cost))
     });

@@ -33,7 +33,7 @@ const TARGET_NAME: std::ops::Range<usize> = 2..31;
 /// What follows it: in a target `ERROR` the chain's name (`struct xt_error_target`).
 const ERROR_NAME: std::ops::Range<usize> = 32..62;
 /// No table that is read whole is larger: the agent's memory holds it for a moment.
-pub const LARGEST: u32 = 32 << 20;
+pub const LARGEST: u32 = 16 << 20;
 
 /// Why a table could not be read.
 #[derive(Clone, Debug, thiserror::Error)]

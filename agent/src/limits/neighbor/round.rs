@@ -62,6 +62,7 @@ pub fn round(tour: &Tour, watch: &Watch, kernel: (u32, u32)) -> Result<Round, St
             entries: fullest,
             drops,
             drops_seen: drops,
+            complete: toured.failed == 0,
             max,
             at: Instant::now(),
         }),

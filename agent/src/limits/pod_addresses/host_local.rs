@@ -189,6 +189,9 @@ fn address(value: &Value, field: &str) -> Result<Option<IpAddr>, Unreadable> {
     }
 }
 
+/// A range of IPv6 has no end: what JSON's numbers hold is enough of it (RFC 8259, section 6).
+const MOST: u64 = (1 << 53) - 1;
+
 impl Range {
     /// What is given of a whole subnet: not the network's own address, not the gateway, which is the
     /// first after it, and of IPv4 not the broadcast address.
@@ -218,7 +221,7 @@ impl Range {
         let span = number(self.last).saturating_sub(number(self.first));
         let skipped = (self.first..=self.last).contains(&self.gateway);
         let size = if skipped { span } else { span.saturating_add(1) };
-        u64::try_from(size).unwrap_or(u64::MAX)
+        u64::try_from(size).map_or(MOST, |size| size.min(MOST))
     }
 
     /// Whether it is of IPv4.
@@ -236,7 +239,7 @@ impl Set {
     /// How many addresses are given.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.0.iter().fold(0, |sum, range| sum.saturating_add(range.size()))
+        self.0.iter().fold(0u64, |sum, range| sum.saturating_add(range.size())).min(MOST)
     }
 
     /// Whether an address is given.

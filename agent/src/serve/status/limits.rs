@@ -14,10 +14,16 @@ pub struct Capacity {
     pub pods: Option<u64>,
     /// Pods that still fit, less the configured reserve. Absent where no limit says.
     pub pods_remaining: Option<u64>,
+    /// Pods that are kept free.
+    #[serde(default)]
+    pub reserve: u64,
     /// How to read that number.
     pub exactness: Option<Exactness>,
     /// The limit that stops the next pods first.
     pub binding_limit: Option<Binding>,
+    /// Limits that pods use up and of which is not known how far, and why.
+    #[serde(default)]
+    pub not_known: Vec<String>,
     /// All that in a sentence, and what would stop them next.
     pub sentence: String,
 }
@@ -40,11 +46,19 @@ impl Capacity {
         Self {
             pods: capacity.pods,
             pods_remaining: capacity.remaining,
+            reserve: capacity.reserve,
             exactness: binding.map(Fit::exactness),
             binding_limit: binding.map(|fit| Binding {
                 limit: fit.limit.about.name.to_owned(),
                 object: fit.limit.object.clone(),
             }),
+            not_known: capacity
+                .unknown()
+                .map(|fit| {
+                    let why = fit.limit.unknown.as_deref().unwrap_or("no maximum");
+                    format!("{}: {why}", fit.limit.named())
+                })
+                .collect(),
             sentence: capacity.sentence(node),
         }
     }
