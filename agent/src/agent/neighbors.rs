@@ -22,6 +22,8 @@ use crate::sysctl::place::Net;
 
 /// Between two questions over netlink.
 const NETLINK_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks whether the tables are known.
+const KNOWN_EVERY: Duration = Duration::from_millis(200);
 /// Share of a core that the scan may take: its interval stretches to stay below.
 const SCAN_SHARE: f64 = 0.0005;
 
@@ -166,6 +168,10 @@ fn cross_check(
 /// Scans the entries of every known namespace, slowly: each dump walks the kernel's whole table.
 pub async fn scan(mut context: Context) -> Result<(), Failure> {
     let kernel = context.place.kernel;
+    // What is scanned before they are known would be dropped, and the next round may be hours away.
+    while context.node.read(|state| state.neighbor.iter().all(|table| table.entries().is_none())) {
+        sleep(KNOWN_EVERY).await;
+    }
     loop {
         let started = Instant::now();
         let config = current(&context);
