@@ -20,7 +20,8 @@ pub enum CostFrom {
     Fixed,
     /// What pods that came or went in the last hour added or freed: the median.
     Observed,
-    /// What all pods have now, divided by their number.
+    /// What pods have now: the mean, without the tenth of them that has most where each one's part is
+    /// seen.
     Share,
     /// What a pod takes at the least: fewer was seen, since pods do nothing, or too little was.
     Floor,
@@ -56,7 +57,11 @@ impl Fit {
     /// How to read `remaining`: as it is, or as at least or at most so many.
     #[must_use]
     pub fn exactness(&self) -> Exactness {
-        exactness(self.limit.exactness, self.cost.map(|cost| cost.from))
+        match self.hit_now {
+            // None fit, whatever else is known.
+            true => Exactness::Exact,
+            false => exactness(self.limit.exactness, self.cost.map(|cost| cost.from)),
+        }
     }
 }
 

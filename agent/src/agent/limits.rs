@@ -122,11 +122,18 @@ pub async fn read_slowly(mut context: Context) -> Result<(), Failure> {
             let reader = std::mem::replace(&mut one.reader, Box::new(Away));
             let pods = context.node.read(|state| state.pod_count);
             let reading = blocking(reader, move |reader| read(reader.as_mut(), pods));
-            let (reader, (limits, cost)) = reading.await?;
+            let (reader, Reading { limits, cost, panicked }) = reading.await?;
             one.due = Instant::now() + reader.every().max(cost.div_f64(SHARE));
             let name = reader.name();
             one.reader = reader;
-            context.node.update(|state| state.limits.insert(name, limits));
+            context.node.update(|state| {
+                state.limits.insert(name, limits);
+                // Seen by its failure alone.
+                if panicked || state.collectors.contains_key(name) {
+                    let error = panicked.then(|| "it panicked: this is a bug".to_owned());
+                    state.collected(name, error, cost);
+                }
+            });
         }
         recovered(&context.node, "limits");
         let next = dear.iter().map(|one| one.due).fold(count_at, Instant::min);
@@ -184,8 +191,8 @@ async fn count_pods(context: &Context) -> Result<(), Failure> {
 }
 
 /// `None` where one of the directories cannot be read: fewer than there are would be said. One that
-/// is not there is made with the first namespace; in a container it may only not be mounted, but there
-/// the one above it is missing as well.
+/// is not there is made with the first namespace. In a container it may only not be mounted; there the
+/// one above it is missing as well, as long as nothing else is mounted in that.
 fn count_files(directories: &[PathBuf]) -> Option<u64> {
     let mut count = 0;
     for directory in directories {
@@ -202,18 +209,27 @@ fn count_files(directories: &[PathBuf]) -> Option<u64> {
 }
 
 /// `pods`: how many there are now. A reader that panics loses its own numbers, and no one else's.
-fn read(reader: &mut dyn Reader, pods: Option<u64>) -> (Vec<Limit>, Duration) {
+fn read(reader: &mut dyn Reader, pods: Option<u64>) -> Reading {
     let before = system::thread_cpu_time();
-    let mut limits = catch_unwind(AssertUnwindSafe(|| reader.read())).unwrap_or_else(|_| {
+    let read = catch_unwind(AssertUnwindSafe(|| reader.read()));
+    let panicked = read.is_err();
+    if panicked {
         error!(limit = reader.name(), "reading it panicked: this is a bug");
-        Vec::new()
-    });
+    }
+    let mut limits = read.unwrap_or_default();
     let now = Some(Instant::now());
     for limit in &mut limits {
         limit.read_at = now;
         limit.pods_then = limit.pods_then.or(pods);
     }
-    (limits, system::thread_cpu_time().saturating_sub(before))
+    Reading { limits, cost: system::thread_cpu_time().saturating_sub(before), panicked }
+}
+
+/// What came of one.
+struct Reading {
+    limits: Vec<Limit>,
+    cost: Duration,
+    panicked: bool,
 }
 
 /// Stands where a reader is at work on another thread.

@@ -14,8 +14,8 @@ use crate::kernel::neighbor::{self, Family, StatFile, Table};
 use crate::kernel::netlink::DumpSocket;
 use crate::kernel::netns;
 use crate::kernel::tour::Tour;
-use crate::limits::neighbor::Sampler;
 use crate::limits::neighbor::round::{Round, round};
+use crate::limits::neighbor::{Neighbor, Sampler};
 use crate::limits::pod_conntrack::PodConntrack;
 use crate::node::NodeState;
 use crate::sysctl::place::Net;
@@ -24,6 +24,8 @@ use crate::sysctl::place::Net;
 const NETLINK_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks whether the tables are known.
 const KNOWN_EVERY: Duration = Duration::from_millis(200);
+/// As many looks as the first answers of all sources take, and more.
+const KNOWN_WITHIN: u32 = 100;
 /// Share of a core that the scan may take: its interval stretches to stay below.
 const SCAN_SHARE: f64 = 0.0005;
 
@@ -169,7 +171,11 @@ fn cross_check(
 pub async fn scan(mut context: Context) -> Result<(), Failure> {
     let kernel = context.place.kernel;
     // What is scanned before they are known would be dropped, and the next round may be hours away.
-    while context.node.read(|state| state.neighbor.iter().all(|table| table.entries().is_none())) {
+    for _ in 0..KNOWN_WITHIN {
+        let known = |table: &Neighbor| table.entries().is_some();
+        if context.node.read(|state| state.neighbor.iter().any(known)) {
+            break;
+        }
         sleep(KNOWN_EVERY).await;
     }
     loop {

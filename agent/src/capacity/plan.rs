@@ -70,7 +70,7 @@ pub fn plan(
     let limits = assumed(question, limits);
     let now = question.pods_now;
     let first = stop(&limits);
-    let fits = |limit| (now + left(limit)).saturating_sub(question.reserve);
+    let fits = |limit| now.saturating_add(left(limit)).saturating_sub(question.reserve);
     let possible = first.map(fits);
     let wanted = question.pods.map(|pods| pods.saturating_add(question.reserve));
     let raise = wanted.map(|pods| raises(&limits, now, pods)).unwrap_or_default();
@@ -85,7 +85,10 @@ pub fn plan(
         reserve: question.reserve,
         what_if: question.what_if.clone(),
         pods_possible: possible,
-        exactness: first.map(|limit| exactness(limit.exactness, Some(limit.cost.from))),
+        exactness: first.map(|limit| match limit.hit_now {
+            true => Exactness::Exact,
+            false => exactness(limit.exactness, Some(limit.cost.from)),
+        }),
         stopped_by: first.map(Stop::of),
         fits: question.pods.zip(possible).map(|(pods, possible)| pods <= possible),
         raise,
@@ -112,7 +115,8 @@ fn assumed(question: &Question, mut limits: Vec<Known>) -> Vec<Known> {
     match question.bridge {
         Some(false) => limits.retain(|limit| !on_bridge(limit)),
         Some(true) if !limits.iter().any(on_bridge) => {
-            limits.extend(defaults(ABOUT).into_iter().filter(on_bridge));
+            let bridge = defaults(ABOUT).into_iter().filter(on_bridge);
+            limits.extend(bridge.map(|limit| Known { used: question.pods_now, ..limit }));
         }
         _ => {}
     }

@@ -128,6 +128,7 @@ fn one_pod_that_has_much_is_not_taken_for_all() {
     assert_eq!(typical(vec![3; 20], 20), Some(3.0));
     assert_eq!(typical(vec![5000, 2, 2, 2, 2, 2, 2, 2, 2, 2], 10), Some(2.0));
     assert_eq!(typical(vec![10; 40], 100), Some(30.0 * 10.0 / 90.0));
+    assert_eq!(typical(vec![5; 25], 250), Some(24.0 * 5.0 / 249.0), "few pods, but not one");
     assert_eq!(typical(vec![3; 7], 7), None, "too few to tell");
 }
 

@@ -56,9 +56,13 @@ impl Capacity {
     /// A value with which the limit does not bind before the next one.
     fn raise_to(&self, binding: &Fit, next: &Fit) -> Option<u64> {
         let limit = &binding.limit;
-        let pods = next.remaining? as f64;
-        let needed = (limit.used? as f64 + pods * binding.cost?.amount) * ROOM;
-        Some((needed.ceil() as u64).max(limit.max?.saturating_add(1)).next_power_of_two())
+        let max = limit.max?;
+        let Some((used, cost)) = limit.used.zip(binding.cost) else {
+            // It refuses, and that is all that is known.
+            return max.checked_mul(2)?.checked_next_power_of_two();
+        };
+        let needed = (used as f64 + next.remaining? as f64 * cost.amount) * ROOM;
+        (needed.ceil() as u64).max(max.saturating_add(1)).checked_next_power_of_two()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
-use headroom::capacity::PodCost;
 use headroom::capacity::plan::{self, Known, Plan, Question, Stop};
+use headroom::capacity::{CostFrom, PodCost};
 use headroom::limits::{self, Exactness, max_pods};
 use headroom::serve::status::Limit;
 
@@ -78,7 +78,11 @@ fn answer(asked: &Asked, common: &Common) -> Result<Plan, Exit> {
              podNamespaces cannot be read; --offline plans for an empty node",
         ));
     };
-    let not_known = status.limits.iter().filter_map(not_known).collect();
+    let assumed = |limit: &&Limit| {
+        limit.limit == max_pods::ABOUT.name && asked.what_if.iter().any(|(key, _)| key == MAX_PODS)
+    };
+    let rest = status.limits.iter().filter(|limit| !assumed(limit));
+    let not_known = rest.filter_map(not_known).collect();
     let limits: Vec<Known> = status.limits.into_iter().filter_map(known).collect();
     let question = Question {
         pods_now,
@@ -129,10 +133,21 @@ fn what_if(asked: &Asked, limits: &[Known]) -> Result<BTreeMap<String, u64>, Exi
 }
 
 fn known(limit: Limit) -> Option<Known> {
+    let max = limit.max?;
+    // It refuses, and so it is full, whatever else is known of it.
+    let refuses = limit.hit_now && limit.pods_remaining == Some(0);
+    let cost = match limit.pod_cost.zip(limit.pod_cost_from) {
+        Some((amount, from)) => PodCost { amount, from },
+        None if refuses => PodCost { amount: 1.0, from: CostFrom::Prior },
+        None => return None,
+    };
+    // Of pods that came since it was read, their part.
+    let since = (limit.pods_since as f64 * cost.amount).ceil() as u64;
+    let used = limit.used.map(|used| used.saturating_add(since));
     Some(Known {
-        used: limit.used?,
-        max: limit.max?,
-        cost: PodCost { amount: limit.pod_cost?, from: limit.pod_cost_from? },
+        used: used.or(refuses.then_some(max))?,
+        max,
+        cost,
         limit: limit.limit,
         object: limit.object,
         named: limit.named,

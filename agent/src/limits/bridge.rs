@@ -31,18 +31,23 @@ pub static ABOUT: About = About {
     read: "/sys/class/net/<bridge>/brif, or RTM_GETLINK",
     raised_by: None,
     cost: Cost::Fixed(1.0),
-    cost_why: "the CNI plugin joins one veth a pod to the bridge",
+    cost_why: "the CNI plugin joins one veth a pod to the bridge; one with far fewer ports than another, or \
+               than there are pods, is not the pods'",
     when_hit: "the pod hangs in ContainerCreating: `exchange full` (EXFULL)",
     exactness: &[("all", Exactness::Exact, "BR_PORT_BITS 10, port 0 is reserved")],
     cadence: Cadence::Scrape,
 };
 
 /// What a pod costs of a bridge. Pods do not join one that nothing has joined yet, nor one with far
-/// fewer ports than there are pods, such as Docker's beside a CNI plugin that routes.
+/// fewer ports than another (Docker's beside the CNI plugin's); where all bridges together have far
+/// fewer ports than there are pods, the CNI plugin uses none.
 #[must_use]
-pub fn cost(bridge: &Bridge, pods: Option<u64>) -> Cost {
-    let joined = bridge.ports > 0 && bridge.ports.saturating_mul(4) >= pods.unwrap_or(0);
-    if joined { Cost::Fixed(1.0) } else { Cost::NotByPods }
+pub fn cost(bridge: &Bridge, all: &[Bridge], pods: Option<u64>) -> Cost {
+    let few = |ports: u64, of: u64| ports.saturating_mul(4) < of;
+    let sum = all.iter().map(|bridge| bridge.ports).sum();
+    let most = all.iter().map(|bridge| bridge.ports).max().unwrap_or(0);
+    let none = bridge.ports == 0 || few(bridge.ports, most) || few(sum, pods.unwrap_or(0));
+    if none { Cost::NotByPods } else { Cost::Fixed(1.0) }
 }
 
 /// The bridges as limits.
@@ -52,7 +57,7 @@ pub fn limits(bridges: &[Bridge], pods: Option<u64>) -> Vec<Limit> {
         .iter()
         .map(|bridge| Limit {
             read_from: bridge.read_from,
-            cost: cost(bridge, pods),
+            cost: cost(bridge, bridges, pods),
             ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, bridge.limit)
         })
         .collect()
@@ -166,6 +171,26 @@ mod tests {
         assert_eq!(model.apply(LinkEvent::Gone { index: 2 }), Effect::Changed);
         assert_eq!(model.bridges().len(), 1);
         assert_eq!(model.apply(LinkEvent::Overrun), Effect::Resync);
+    }
+
+    #[test]
+    fn bridges_that_pods_do_not_join_stop_none() {
+        let bridge = |ports| Bridge {
+            name: Name::from_bytes(*b"br"),
+            ports,
+            limit: PORTS,
+            read_from: "brif",
+        };
+        let costs = |ports: &[u64], pods| -> Vec<bool> {
+            let bridges: Vec<Bridge> = ports.iter().map(|ports| bridge(*ports)).collect();
+            let of = |one| cost(one, &bridges, pods) == Cost::Fixed(1.0);
+            bridges.iter().map(of).collect()
+        };
+        assert_eq!(costs(&[1, 100], Some(100)), [false, true], "Docker's beside the CNI plugin's");
+        assert_eq!(costs(&[1], Some(100)), [false], "a CNI plugin that routes");
+        assert_eq!(costs(&[20; 5], Some(100)), [true; 5], "pods spread over five");
+        assert_eq!(costs(&[0], Some(0)), [false]);
+        assert_eq!(costs(&[7], None), [true]);
     }
 
     fn event() -> impl Strategy<Value = LinkEvent> {

@@ -101,11 +101,12 @@ pub fn limits(node: &NodeState) -> Vec<Limit> {
     let Some(max) = read.find(|limit| *limit.about == QUEUE).and_then(|limit| limit.max) else {
         return Vec::new();
     };
-    let bridges = node.bridges.iter().flatten();
+    let bridges = node.bridges.as_deref().unwrap_or_default();
     bridges
+        .iter()
         .map(|bridge| Limit {
             read_from: bridge.read_from,
-            cost: super::bridge::cost(bridge, node.pod_count),
+            cost: super::bridge::cost(bridge, bridges, node.pod_count),
             ..Limit::of(&ABOUT, bridge.name.to_string()).with(bridge.ports, copies(max))
         })
         .collect()

@@ -108,8 +108,9 @@ fn the_command_line_beats_files_and_names_them() {
 
 #[test]
 fn the_configuration_beats_what_was_found_and_pods_use_it() {
-    let mut node = NodeState::default();
+    let mut node = NodeState { pod_count: Some(0), ..NodeState::default() };
     assert_eq!(limits(&node), []);
+    node.pod_count = None;
     let found = Limit { max: Some(110), ..Limit::of(&ABOUT, "") };
     node.limits.insert(ABOUT.name, vec![found]);
     let limit = limits(&node).remove(0);

@@ -224,7 +224,7 @@ impl Limit {
 }
 
 /// What a pod has as a rule: the mean without the tenth of them that has most, and without one at the
-/// least. `parts`: of those that have any; `pods`: how many there are. `None`: too few to tell.
+/// least; where that leaves nothing, without one. `parts`: of those that have any; `pods`: how many there are. `None`: too few to tell.
 #[must_use]
 pub fn typical(mut parts: Vec<u64>, pods: usize) -> Option<f64> {
     let pods = pods.max(parts.len());
@@ -232,9 +232,13 @@ pub fn typical(mut parts: Vec<u64>, pods: usize) -> Option<f64> {
         return None;
     }
     parts.sort_unstable();
-    let most = pods.div_ceil(10);
-    parts.truncate(parts.len().saturating_sub(most));
-    Some(parts.iter().sum::<u64>() as f64 / (pods - most) as f64)
+    let without = |most: usize| {
+        let rest = parts.iter().take(parts.len().saturating_sub(most));
+        rest.sum::<u64>() as f64 / (pods - most) as f64
+    };
+    let typical = without(pods.div_ceil(10));
+    // What few pods have is had all the same; what one has may be an exception.
+    Some(if typical > 0.0 { typical } else { without(1) })
 }
 
 /// How an object of a limit is named in a sentence.
@@ -361,14 +365,15 @@ const COMPLETED: [&str; 2] = [max_pods::ABOUT.name, pod_addresses::ABOUT.name];
 
 /// What is not seen where pods run is not known, and none where none run.
 fn unless_without_pods(about: &'static About, why: &str, node: &NodeState) -> Vec<Limit> {
-    let pods = node.pod_count.is_some_and(|pods| pods > 0);
+    let pods = node.pod_count.is_none_or(|pods| pods > 0);
     pods.then(|| Limit::unknown(about, "", why)).into_iter().collect()
 }
 
 /// Used by the pods that run: a limit of what each pod has one of.
 fn by_pods(limit: Limit, node: &NodeState) -> Limit {
     match node.pod_count {
-        Some(pods) => Limit { used: Some(pods), of_pods: Some(pods), ..limit },
+        // Of now, whenever the maximum was read.
+        Some(pods) => Limit { used: Some(pods), pods_then: None, ..limit },
         None => {
             let why = "how many pods run is not known: `podNamespaces.directories` shows them";
             Limit { unknown: Some(why.to_owned()), ..limit }

@@ -177,16 +177,18 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
     let used = fullness.map(|fullness| fullness.used).or(table.entries());
     let max = table.gc_thresholds().map(|[_, _, max]| max);
     // A bound above the maximum proves that it counts what the kernel does not: nothing is known.
-    let vacuous = used.zip(max).is_some_and(|(used, max)| used >= max);
+    let vacuous = used.zip(max).is_some_and(|(used, max)| used > max);
     let (used, unknown) = match (family, exact) {
         (Family::Ipv6, false) => (None, Some(why_unknown(table).to_owned())),
         (Family::Ipv4, false) if vacuous => (None, Some(why_unknown(table).to_owned())),
+        _ if max.is_none() => (used, Some("gc_thresh3 cannot be read".to_owned())),
         _ => (used, None),
     };
     Limit {
         used,
         of_pods: table.scan.and_then(|scan| scan.of_pods),
-        pods_then: table.scan.filter(|scan| scan.of_pods.is_some()).map(|scan| scan.pods),
+        a_pod: table.scan.and_then(a_pod),
+        pods_then: table.scan.filter(|_| exact).map(|scan| scan.pods),
         read_at: table.scan.filter(|_| exact).map(|scan| scan.read_at),
         unit: if exact { ABOUT.unit } else { "entries" },
         max,
@@ -209,6 +211,12 @@ fn limit(family: Family, table: &Neighbor) -> Limit {
         unknown,
         ..Limit::of(&ABOUT, family.label())
     }
+}
+
+/// What a pod had in the last scan, where there were enough of them.
+fn a_pod(scan: Scan) -> Option<f64> {
+    let enough = scan.pods >= crate::capacity::ENOUGH_PODS;
+    scan.of_pods.filter(|_| enough).map(|of_pods| of_pods as f64 / scan.pods as f64)
 }
 
 /// Why nothing is said of a table.

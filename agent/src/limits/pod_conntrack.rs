@@ -12,10 +12,8 @@ pub struct PodConntrack {
     /// Connections refused or given up because a pod's table was full. Of pods that are there; what was
     /// seen stays counted when they go.
     pub drops: u64,
-    /// The drops of the pods that the last whole round saw.
-    pub drops_seen: u64,
-    /// Whether every pod's namespace was seen.
-    pub complete: bool,
+    /// The drops of the pods that the last whole round saw; `None` before there was one.
+    pub drops_seen: Option<u64>,
     /// The most that one namespace may have.
     pub max: u64,
     /// When.
@@ -27,13 +25,15 @@ impl PodConntrack {
     #[must_use]
     pub fn after(before: Option<Self>, now: Option<Self>) -> Option<Self> {
         let now = now?;
-        let Some(before) = before else { return Some(now) };
-        if !now.complete {
-            // What one round misses, the next would take for new.
-            return Some(Self { drops: before.drops, drops_seen: before.drops_seen, ..now });
-        }
-        let more = now.drops_seen.saturating_sub(before.drops_seen);
-        Some(Self { drops: before.drops.saturating_add(more), ..now })
+        let seen = before.and_then(|before| before.drops_seen);
+        let told = before.map_or(0, |before| before.drops);
+        let drops = match (seen, now.drops_seen) {
+            (Some(before), Some(now)) => told.saturating_add(now.saturating_sub(before)),
+            (None, Some(now)) => now,
+            // What a round misses, the next would take for new.
+            (_, None) => told,
+        };
+        Some(Self { drops, drops_seen: now.drops_seen.or(seen), ..now })
     }
 }
 
@@ -42,7 +42,7 @@ impl PodConntrack {
 pub fn limit(found: Option<&PodConntrack>) -> Option<Limit> {
     let found = found?;
     Some(Limit {
-        hits: Some(found.drops),
+        hits: found.drops_seen.map(|_| found.drops),
         read_from: "/proc/net/stat/nf_conntrack in every pod's namespace",
         cost: Cost::NotByPods,
         read_at: Some(found.at),
@@ -59,8 +59,7 @@ mod tests {
         let round = |drops| PodConntrack {
             entries: 1,
             drops,
-            drops_seen: drops,
-            complete: true,
+            drops_seen: Some(drops),
             max: 8,
             at: Instant::now(),
         };

@@ -25,7 +25,7 @@ pub fn reference() -> String {
     }
     text += "\n## What a pod costs\n\n\
              *Fixed*: by the kernel's own rules. *Learned*: seen on the node, from pods that come and go (the \
-             median), else what all pods have divided by their number; until eight pods run, the prior. A \
+             median), else from what pods have now (where each one's part is seen, without the tenth that has most); until eight pods run, the prior. A \
              pod never counts as less than the floor. *None*: pods do not use it up one by one, and nothing \
              is foretold.\n\n| limit | a pod | why |\n| --- | --- | --- |\n";
     for about in ABOUT {

@@ -121,8 +121,9 @@ fn flannel_has_its_range_in_a_file_of_its_own() {
 
 #[test]
 fn a_configured_range_beats_the_files() {
-    let mut node = NodeState::default();
+    let mut node = NodeState { pod_count: Some(0), ..NodeState::default() };
     assert_eq!(limits(&node), []);
+    node.pod_count = None;
     let found = Limit::unknown(&ABOUT, "calico", "why");
     node.limits.insert(ABOUT.name, vec![found.clone()]);
     assert_eq!(limits(&node), [found]);

@@ -107,6 +107,9 @@ pub struct Limit {
     /// What is assumed of a pod until enough of them run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_cost_prior: Option<f64>,
+    /// Pods that came since it was read.
+    #[serde(default)]
+    pub pods_since: u64,
     /// Pods that still fit before it is full.
     pub pods_remaining: Option<u64>,
     /// How many seconds it takes until it is full if it goes on as in the last hour, where there is
@@ -142,6 +145,7 @@ impl Limit {
             pod_cost: fit.cost.map(|cost| cost.amount),
             pod_cost_from: fit.cost.map(|cost| cost.from),
             pod_cost_prior: prior,
+            pods_since: limit.pods_since,
             pods_remaining: fit.remaining,
             full_in_seconds: fit.full_in.map(|time| time.as_secs()),
         }
