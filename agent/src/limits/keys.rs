@@ -33,7 +33,11 @@ pub static BYTES: About = About {
     raised_by: Some("kernel.keys.maxbytes"),
     cost: Cost::Learned { prior: 140.0, floor: 0.0 },
     cost_why: "two keyrings a pod, each as long as its name: `_ses.`, 64 digits, and an end",
-    exactness: &[("all", Exactness::Exact, "`qnbytes`, which `key_alloc` compares")],
+    exactness: &[(
+        "all",
+        Exactness::Exact,
+        "`qnbytes`, which `key_alloc` compares; older kernels, such as 6.1, refuse the last byte",
+    )],
     ..ABOUT
 };
 

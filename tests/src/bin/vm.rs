@@ -41,12 +41,14 @@ usage: vm [--kernel NAME]… [--test NAME]… [--out FILE] [--work DIRECTORY]
   --work DIRECTORY  where kernels and builds are kept (default target/vm)";
 
 /// The test binaries that run inside: those that look at the kernel.
-const TESTS: [&str; 18] = [
+const TESTS: [&str; 20] = [
     "kernel_versions",
     "kernel_facts",
     "sysctl_engine",
     "namespaces",
     "neighbors",
+    "neighbors_scan",
+    "limits_dear",
     "bridges",
     "capacity",
     "touch",

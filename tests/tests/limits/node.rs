@@ -87,8 +87,12 @@ fn bytes_in_keys_remain_as_many_as_it_says() {
         let payload = vec![b'x'; left - "k".len() - 1 - 4];
         let more = [payload.as_slice(), b"x"].concat();
         assert_eq!(refused(add_key("k", &more)), libc::EDQUOT);
-        add_key("k", &payload).unwrap();
-        assert_eq!(remaining(&limit(&mut reader, "key_bytes", &object)), 0);
+        // Older kernels, such as 6.1, keep the last byte (`key_payload_reserve` compared with >=).
+        let kept = u64::from(add_key("k", &payload).is_err());
+        if kept == 1 {
+            add_key("k", &payload[1..]).unwrap();
+        }
+        assert_eq!(remaining(&limit(&mut reader, "key_bytes", &object)), kept);
     });
 }
 
