@@ -3,12 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// A network: all addresses with the same first bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 /// Why a text is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,51 +25,50 @@ impl Cidr {
     /// refused.
     pub fn parse(text: &str) -> Result<Self, CidrError> {
         let (address, prefix) = text.split_once('/').ok_or(CidrError::Syntax)?;
+        // Not by ipnet, which takes 010 for 10.
         let address: IpAddr = address.parse().map_err(|_| CidrError::Syntax)?;
-        let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-        let prefix = prefix.parse().ok().filter(|prefix| digits && *prefix <= bits(address));
-        let mapped = address.to_canonical() != address;
-        let prefix: u8 = prefix.filter(|_| !mapped).ok_or(CidrError::Syntax)?;
-        let number = number(address) & !hosts(address, prefix);
-        let network = Self { network: like(address, number), prefix };
-        if network.network == address { Ok(network) } else { Err(CidrError::HostBits(network)) }
+        let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = digits && address.to_canonical() == address;
+        let prefix = prefix.parse().ok().filter(|_| plain).ok_or(CidrError::Syntax)?;
+        let written = IpNet::new(address, prefix).map_err(|_| CidrError::Syntax)?;
+        let network = Self(written.trunc());
+        if network.0 == written { Ok(network) } else { Err(CidrError::HostBits(network)) }
     }
 
     /// Its first address.
     #[must_use]
     pub fn first(self) -> IpAddr {
-        self.network
+        self.0.network()
     }
 
     /// Its last address.
     #[must_use]
     pub fn last(self) -> IpAddr {
-        like(self.network, number(self.network) | hosts(self.network, self.prefix))
+        self.0.broadcast()
     }
 
     /// How many bits its addresses share.
     #[must_use]
     pub fn prefix(self) -> u8 {
-        self.prefix
+        self.0.prefix_len()
     }
 
     /// How many bits they do not share.
     #[must_use]
     pub fn host_bits(self) -> u8 {
-        bits(self.network) - self.prefix
+        self.0.max_prefix_len() - self.0.prefix_len()
     }
 
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
-        // Addresses of one family compare as numbers, and all of IPv4 come before those of IPv6.
-        (self.first()..=self.last()).contains(&address)
+        self.0.contains(&address)
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -90,16 +88,6 @@ pub fn like(address: IpAddr, number: u128) -> IpAddr {
         IpAddr::V4(_) => Ipv4Addr::from_bits((number & u128::from(u32::MAX)) as u32).into(),
         IpAddr::V6(_) => Ipv6Addr::from_bits(number).into(),
     }
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The bits behind a prefix.
-fn hosts(address: IpAddr, prefix: u8) -> u128 {
-    let width = u32::from(bits(address).saturating_sub(prefix));
-    u128::MAX.checked_shr(128 - width).unwrap_or(0)
 }
 
 #[cfg(test)]
