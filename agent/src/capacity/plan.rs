@@ -165,10 +165,11 @@ fn raises(limits: &[Known], now: u64, pods: u64) -> Vec<Raise> {
     let mut raises: BTreeMap<String, Raise> = BTreeMap::new();
     for limit in limits {
         let Some(raised_by) = &limit.raised_by else { continue };
-        let needed = needed(limit, now, pods);
-        if needed <= limit.max && !limit.hit_now {
+        // As it is judged whether they fit.
+        if left(limit) >= pods.saturating_sub(now) {
             continue;
         }
+        let needed = needed(limit, now, pods);
         let raise = raise(limit, raised_by, needed, pods);
         let other = raises.entry(raised_by.clone()).or_insert_with(|| raise.clone());
         if raise.at_least > other.at_least {

@@ -72,6 +72,15 @@ fn pods_that_are_kept_free_need_room_too() {
     assert!(plan.pods_possible_then.unwrap() >= 500);
 }
 
+/// A node that is over a limit runs what it runs: nothing has to be raised for that.
+#[test]
+fn pods_that_run_already_fit() {
+    let limits = vec![known("neighbor_table", 1540, 1024, 2.0, Some(THRESH3))];
+    let ask = |pods| plan(&question(pods), limits.clone(), "cli", None, Vec::new());
+    assert_eq!((ask(100).fits, ask(100).raise.len()), (Some(true), 0));
+    assert_eq!((ask(101).fits, ask(101).raise.len()), (Some(false), 2));
+}
+
 #[test]
 fn keys_are_told_with_their_own_values() {
     let mut limits = node();
