@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::counters;
 use super::errno::FileError;
 use super::kept::Kept;
 
@@ -46,26 +47,20 @@ pub fn tracked(proc_root: &Path) -> Result<Tracked, FileError> {
     Ok(Tracked { entries: count.number()?, drops: 0 })
 }
 
-/// One line a processor, hexadecimal: `entries` is the namespace's on every line, the others are to
-/// be summed (`ct_cpu_seq_show`). A clash of two packets counts as `drop` and as `insert_failed`, and
-/// is no full table.
+/// One line a processor: `entries` is the namespace's on every line, the others are to be summed
+/// (`ct_cpu_seq_show`). A clash of two packets counts as `drop` and as `insert_failed`, and is no full
+/// table.
 #[must_use]
 pub fn parse(text: &str) -> Option<Tracked> {
-    let header = text.lines().next()?;
-    let column = |name| header.split_ascii_whitespace().position(|column| column == name);
-    let entries = column("entries")?;
-    let sums = ["drop", "early_drop", "insert_failed"].map(column);
-    let (mut found, mut totals) = (None, [0u64; 3]);
-    for line in text.lines().skip(1) {
-        let field = |place| u64::from_str_radix(line.split_ascii_whitespace().nth(place)?, 16).ok();
-        found = Some(field(entries)?);
-        for (total, place) in totals.iter_mut().zip(sums) {
-            *total = total.wrapping_add(place.map_or(Some(0), field)?);
-        }
-    }
-    let [drop, early_drop, insert_failed] = totals;
+    let names = ["drop", "early_drop", "insert_failed"];
+    let [drop, early_drop, insert_failed] =
+        counters::columns(text, names)?.map(Option::unwrap_or_default);
+    let (second, _) = text.match_indices('\n').nth(1).unwrap_or((text.len(), ""));
+    let first = text.get(..second)?;
+    let [entries] = counters::columns(first, ["entries"])?;
     let drops = drop.saturating_sub(insert_failed).saturating_add(early_drop);
-    Some(Tracked { entries: found?, drops })
+    first.lines().nth(1)?;
+    Some(Tracked { entries: entries?, drops })
 }
 
 #[cfg(test)]
