@@ -1,11 +1,10 @@
 //! Reading limits: the cheap ones at every scrape, the dear ones on a slow schedule.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::supervise::{Failure, blocking, current, recovered};
 use super::{Context, neighbors};
@@ -38,19 +37,13 @@ fn roots(roots: &super::Roots, config: &Config) -> Roots {
 /// taken. `right_place`: the agent is in the network namespace whose limits these are.
 pub fn prepare_scrape(context: &Context, right_place: bool) {
     let mut neighbors = neighbors::at_scrape(context);
-    let mut readers = if right_place {
-        limits::cheap(&roots(&context.roots, &current(context)))
-    } else {
-        Vec::new()
-    };
-    let mut pressure = CpuPressure::new(&roots(&context.roots, &current(context)));
+    let roots = roots(&context.roots, &current(context));
+    let mut readers = if right_place { limits::cheap(&roots) } else { Vec::new() };
+    let mut pressure = CpuPressure::new(&roots);
     let facts = system::self_facts();
     context.node.on_scrape(move |state| {
         neighbors(state);
-        collect(state, "limits", |state| {
-            limits::read_all(&mut readers, state);
-            failures(state)
-        });
+        collect(state, "limits", |state| limits::ask_all(&mut readers, state));
         collect(state, "pressure", |state| {
             let stalled = pressure.read();
             let error = stalled.as_ref().err().map(ToString::to_string);
@@ -80,22 +73,49 @@ fn collect(
     }
 }
 
-/// What a scrape reads and what failed there.
-fn failures(state: &NodeState) -> Option<String> {
-    // A right or a mount that is missing is told with the limit, and is no failure.
-    let cheap = state.limits.values().flatten().filter(|it| it.read_at.is_none() && it.failed);
-    let failed: Vec<String> = cheap.filter_map(failure).collect();
-    (!failed.is_empty()).then(|| failed.join("; "))
-}
-
-fn failure(limit: &Limit) -> Option<String> {
-    Some(format!("{} {}: {}", limit.about.name, limit.object, limit.unknown.as_ref()?))
-}
-
 /// A dear reader and when it is due.
 struct Dear {
     reader: Box<dyn Reader>,
     due: Instant,
+}
+
+impl Dear {
+    /// What it finds, and at what cost; due again as late as that asks for. `pods`: how many there are
+    /// now.
+    fn read(&mut self, pods: Option<u64>) -> (Result<Vec<Limit>, String>, Duration) {
+        let before = system::thread_cpu_time();
+        let mut found = limits::ask(self.reader.as_mut());
+        let now = Instant::now();
+        for limit in found.iter_mut().flatten() {
+            limit.read_at = Some(now);
+            limit.pods_then = limit.pods_then.or(pods);
+        }
+        let cost = system::thread_cpu_time().saturating_sub(before);
+        self.due = now + self.reader.every().max(cost.div_f64(SHARE));
+        (found, cost)
+    }
+}
+
+fn first_due(dear: &[Dear]) -> Option<usize> {
+    dear.iter().position(|one| one.due <= Instant::now())
+}
+
+fn publish(
+    context: &Context,
+    name: &'static str,
+    found: Result<Vec<Limit>, String>,
+    cost: Duration,
+) {
+    let error = found.as_ref().err().cloned();
+    let changed = context.node.update(|state| {
+        state.limits.insert(name, found.unwrap_or_default());
+        // A collector of its own only once it fails.
+        let shown = error.is_some() || state.collectors.contains_key(name);
+        shown && state.collected(name, error.clone(), cost)
+    });
+    if let (true, Some(reason)) = (changed, error) {
+        warn!(collector = name, reason, "cannot be read");
+    }
 }
 
 /// All of them under a configuration, due now.
@@ -115,25 +135,12 @@ pub async fn read_slowly(mut context: Context) -> Result<(), Failure> {
             count_pods(&context).await?;
             count_at = Instant::now() + COUNT_EVERY;
         }
-        for index in 0..dear.len() {
-            let Some(one) = dear.get_mut(index).filter(|one| one.due <= Instant::now()) else {
-                continue;
-            };
-            let reader = std::mem::replace(&mut one.reader, Box::new(Away));
+        while let Some(index) = first_due(&dear) {
             let pods = context.node.read(|state| state.pod_count);
-            let reading = blocking(reader, move |reader| read(reader.as_mut(), pods));
-            let (reader, Reading { limits, cost, panicked }) = reading.await?;
-            one.due = Instant::now() + reader.every().max(cost.div_f64(SHARE));
-            let name = reader.name();
-            one.reader = reader;
-            context.node.update(|state| {
-                state.limits.insert(name, limits);
-                // Seen by its failure alone.
-                if panicked || state.collectors.contains_key(name) {
-                    let error = panicked.then(|| "it panicked: this is a bug".to_owned());
-                    state.collected(name, error, cost);
-                }
-            });
+            let reading = blocking(dear.swap_remove(index), move |one| one.read(pods));
+            let (one, (found, cost)) = reading.await?;
+            publish(&context, one.reader.name(), found, cost);
+            dear.push(one);
         }
         recovered(&context.node, "limits");
         let next = dear.iter().map(|one| one.due).fold(count_at, Instant::min);
@@ -168,9 +175,9 @@ pub async fn remember(context: Context) -> Result<(), Failure> {
 /// Reads every limit once, where no agent runs.
 pub fn look(from: &super::Roots, config: &Config, state: &mut NodeState) -> Result<(), String> {
     let roots = roots(from, config);
-    limits::read_all(&mut limits::cheap(&roots), state);
-    let failed = failures(state);
-    limits::read_all(&mut limits::dear(&roots), state);
+    let failed = limits::ask_all(&mut limits::cheap(&roots), state);
+    // What fails there is told with its limit.
+    let _ = limits::ask_all(&mut limits::dear(&roots), state);
     state.pod_count = count_files(&config.pod_namespaces.directories);
     failed.map_or(Ok(()), Err)
 }
@@ -206,43 +213,6 @@ fn count_files(directories: &[PathBuf]) -> Option<u64> {
         }
     }
     Some(count)
-}
-
-/// `pods`: how many there are now. A reader that panics loses its own numbers, and no one else's.
-fn read(reader: &mut dyn Reader, pods: Option<u64>) -> Reading {
-    let before = system::thread_cpu_time();
-    let read = catch_unwind(AssertUnwindSafe(|| reader.read()));
-    let panicked = read.is_err();
-    if panicked {
-        error!(limit = reader.name(), "reading it panicked: this is a bug");
-    }
-    let mut limits = read.unwrap_or_default();
-    let now = Some(Instant::now());
-    for limit in &mut limits {
-        limit.read_at = now;
-        limit.pods_then = limit.pods_then.or(pods);
-    }
-    Reading { limits, cost: system::thread_cpu_time().saturating_sub(before), panicked }
-}
-
-/// What came of one.
-struct Reading {
-    limits: Vec<Limit>,
-    cost: Duration,
-    panicked: bool,
-}
-
-/// Stands where a reader is at work on another thread.
-struct Away;
-
-impl Reader for Away {
-    fn name(&self) -> &'static str {
-        "away"
-    }
-
-    fn read(&mut self) -> Vec<Limit> {
-        Vec::new()
-    }
 }
 
 #[cfg(test)]

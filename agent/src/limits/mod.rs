@@ -224,7 +224,8 @@ impl Limit {
 }
 
 /// What a pod has as a rule: the mean without the tenth of them that has most, and without one at the
-/// least; where that leaves nothing, without one. `parts`: of those that have any; `pods`: how many there are. `None`: too few to tell.
+/// least; where that leaves nothing, without one. `parts`: of those that have any; `pods`: how many
+/// there are. `None`: too few to tell.
 #[must_use]
 pub fn typical(mut parts: Vec<u64>, pods: usize) -> Option<f64> {
     let pods = pods.max(parts.len());
@@ -315,19 +316,28 @@ pub fn dear(roots: &Roots) -> Vec<Box<dyn Reader>> {
     ]
 }
 
-/// Reads with all of them into the picture. A reader that panics loses its own numbers.
-pub fn read_all(readers: &mut [Box<dyn Reader>], state: &mut NodeState) {
-    for reader in readers {
-        read(reader.as_mut(), state);
-    }
+/// Asks one. A panic costs its numbers, and no one else's; then whose it was.
+pub fn ask(reader: &mut dyn Reader) -> Result<Vec<Limit>, String> {
+    catch_unwind(AssertUnwindSafe(|| reader.read()))
+        .map_err(|_| format!("{}: reading it panicked: this is a bug", reader.name()))
 }
 
-fn read(reader: &mut dyn Reader, state: &mut NodeState) {
-    let name = reader.name();
-    match catch_unwind(AssertUnwindSafe(|| reader.read())) {
-        Ok(limits) => drop(state.limits.insert(name, limits)),
-        Err(_) => drop(state.limits.remove(name)),
+/// Asks all of them for the picture. What failed, if anything did: a right or a mount that is missing
+/// is told with the limit, and is no failure.
+pub fn ask_all(readers: &mut [Box<dyn Reader>], state: &mut NodeState) -> Option<String> {
+    let mut failed = Vec::new();
+    for reader in readers {
+        let found = ask(reader.as_mut()).unwrap_or_else(|panicked| {
+            failed.push(panicked);
+            Vec::new()
+        });
+        let failures = found.iter().filter(|limit| limit.failed);
+        failed.extend(failures.filter_map(|limit| {
+            Some(format!("{} {}: {}", limit.about.name, limit.object, limit.unknown.as_ref()?))
+        }));
+        state.limits.insert(reader.name(), found);
     }
+    (!failed.is_empty()).then(|| failed.join("; "))
 }
 
 /// What is always true of every limit, in the order they are shown.
@@ -403,3 +413,6 @@ pub fn all(node: &NodeState) -> Vec<Limit> {
     limits.sort_by_key(place);
     limits
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,8 +144,8 @@ fn the_limits_of_a_real_kernel_have_every_series_once() {
             cgroup: "/sys/fs/cgroup".into(),
             ..limits::Roots::default()
         };
-        limits::read_all(&mut limits::cheap(&roots), state);
-        limits::read_all(&mut limits::dear(&roots), state);
+        limits::ask_all(&mut limits::cheap(&roots), state);
+        limits::ask_all(&mut limits::dear(&roots), state);
         state.cpu_stalled = Some(Duration::from_millis(1500));
     });
     let series = parse(&Metrics::new(node.clone()).unwrap().render().unwrap());

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use headroom::config::profiles;
-use headroom::limits::{Limit, cheap, cpu_backlog, read_all};
+use headroom::limits::{Limit, ask_all, cheap, cpu_backlog};
 use headroom::node::NodeState;
 use headroom::sysctl::policy::Want;
 use nix::errno::Errno;
@@ -110,7 +110,7 @@ fn profile() -> Result<u64, String> {
 /// How Headroom sees it.
 fn limit(netns: &Namespace) -> Option<Limit> {
     let mut node = NodeState { bridges: Some(vec![bridge::look(netns)]), ..NodeState::default() };
-    read_all(&mut cheap(&roots()), &mut node);
+    ask_all(&mut cheap(&roots()), &mut node);
     cpu_backlog::limits(&node).pop()
 }
 
